@@ -1,0 +1,161 @@
+#include "base/cpu.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+static du_cpu_features features;
+static pthread_once_t features_once = PTHREAD_ONCE_INIT;
+
+#if defined(__x86_64__)
+/* The register sets that the operating system saves (Intel SDM vol. 1, 13.3: XCR0). */
+static uint64_t xcr0(void) {
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return ((uint64_t)hi << 32) | lo;
+}
+
+static void read_features(void) {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) {
+        return;
+    }
+    bool osxsave = c >> 27 & 1, fma = c >> 12 & 1, f16c = c >> 29 & 1;
+    uint64_t saved = osxsave ? xcr0() : 0;
+    bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
+    bool tiles = (saved & 0x60000) == 0x60000;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        return;
+    }
+    bool bmi2 = b >> 8 & 1;
+    features.avx2 = ymm && fma && f16c && bmi2 && (b >> 5 & 1);
+    bool f = b >> 16 & 1, dq = b >> 17 & 1, bw = b >> 30 & 1, vl = b >> 31 & 1;
+    features.avx512 = features.avx2 && zmm && f && dq && bw && vl && (c >> 11 & 1);
+    features.amx_bf16 = tiles && (d >> 22 & 1);
+    features.amx_int8 = tiles && (d >> 25 & 1);
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) {
+        features.avx_vnni = features.avx2 && (a >> 4 & 1);
+        features.avx512_bf16 = features.avx512 && (a >> 5 & 1);
+    }
+}
+#elif defined(__aarch64__)
+static void read_features(void) {
+    features.neon = true;
+    features.dotprod = getauxval(AT_HWCAP) >> 20 & 1; /* HWCAP_ASIMDDP */
+}
+#else
+static void read_features(void) {
+}
+#endif
+
+const du_cpu_features *du_cpu_get_features(void) {
+    pthread_once(&features_once, read_features);
+    return &features;
+}
+
+#define DU_ISA_NAME(code, name) name,
+static const char *const isa_names[] = {DU_ISA_LIST(DU_ISA_NAME)};
+#undef DU_ISA_NAME
+
+const char *du_isa_name(du_isa isa) {
+    return isa_names[isa];
+}
+
+bool du_isa_find(du_isa *out, const char *name) {
+    for (int i = 0; i < DU_ISA_COUNT; i++) {
+        if (strcmp(isa_names[i], name) == 0) {
+            *out = (du_isa)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool du_isa_available(du_isa isa) {
+    const du_cpu_features *f = du_cpu_get_features();
+    switch (isa) {
+    case DU_ISA_C:
+        return true;
+    case DU_ISA_AVX2:
+        return f->avx2;
+    case DU_ISA_AVX512:
+        return f->avx512;
+    case DU_ISA_NEON:
+        return f->neon;
+    default:
+        return false;
+    }
+}
+
+du_isa du_isa_best(void) {
+    for (int i = DU_ISA_COUNT - 1; i > 0; i--) {
+        if (du_isa_available((du_isa)i)) {
+            return (du_isa)i;
+        }
+    }
+    return DU_ISA_C;
+}
+
+/* One number from a small file of /proc or /sys; -1 when there is none. */
+static int64_t read_number(const char *path) {
+    FILE *f = fopen(path, "re");
+    if (!f) {
+        return -1;
+    }
+    long long v;
+    int n = fscanf(f, "%lld", &v);
+    fclose(f);
+    return n == 1 ? v : -1;
+}
+
+int64_t du_cpu_n_cores(void) {
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return 1;
+    }
+    int64_t n = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed)) {
+            continue;
+        }
+        /* The list of a core's threads begins with its first thread. */
+        char path[96];
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
+                 cpu);
+        int64_t first = read_number(path);
+        bool counted_before = first >= 0 && first < cpu && CPU_ISSET((int)first, &allowed);
+        n += counted_before ? 0 : 1;
+    }
+    return n > 0 ? n : 1;
+}
+
+static int64_t meminfo_available(void) {
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f) {
+        return 0;
+    }
+    char line[128];
+    long long kib = 0;
+    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %lld kB", &kib) != 1) {
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+int64_t du_mem_available_bytes(void) {
+    int64_t available = meminfo_available();
+    int64_t limit = read_number("/sys/fs/cgroup/memory.max");
+    int64_t used = read_number("/sys/fs/cgroup/memory.current");
+    if (limit > 0 && used >= 0 && (available == 0 || limit - used < available)) {
+        available = limit > used ? limit - used : 0;
+    }
+    return available;
+}

@@ -1,0 +1,332 @@
+/* Files: maps, whole reads, writers with a temporary name.
+ *
+ * A writer keeps one buffer and a sticky error number. The temporary name stands in a small table
+ * of fixed size, so that a signal handler can unlink what is half-written without touching the
+ * heap. */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+static du_err fail_errno(du_diag *diag, const char *path, const char *doing, int code) {
+    du_err err = code == ENOENT ? DU_ENOENT : code == ENOMEM ? DU_ENOMEM : DU_EIO;
+    return du_fail(diag, err, "%s: cannot %s: %s", path, doing, strerror(code));
+}
+
+/* Opens for reading and checks that it is a regular file; the descriptor or -1. */
+static int open_regular(const char *path, struct stat *st, du_err *err, du_diag *diag) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, st) != 0) {
+        *err = fail_errno(diag, path, "open it", errno);
+    } else if (!S_ISREG(st->st_mode)) {
+        *err = du_fail(diag, DU_EIO, "%s: not a regular file", path);
+    } else {
+        return fd;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return -1;
+}
+
+du_err du_map_open(du_map *out, const char *path, du_diag *diag) {
+    struct stat st;
+    du_err err = DU_OK;
+    int fd = open_regular(path, &st, &err, diag);
+    if (fd < 0) {
+        return err;
+    }
+    du_map map = {.len = (size_t)st.st_size};
+    if (map.len > 0) {
+        void *p = mmap(NULL, map.len, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            err = fail_errno(diag, path, "map it", errno);
+        }
+        map.data = p;
+    }
+    close(fd);
+    if (err == DU_OK) {
+        *out = map;
+    }
+    return err;
+}
+
+void du_map_close(du_map *map) {
+    if (map->data) {
+        munmap((void *)(uintptr_t)map->data, map->len);
+    }
+    *map = (du_map){0};
+}
+
+du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limit, du_diag *diag) {
+    size_t cap = 4096, n = 0;
+    char *data = du_alloc(cap + 1);
+    while (data) {
+        ssize_t got = read(fd, data + n, cap - n);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            int code = errno;
+            du_free(data);
+            return fail_errno(diag, name, "read it", code);
+        }
+        n += (size_t)got;
+        if (n > limit) {
+            du_free(data);
+            return du_fail(diag, DU_ELIMIT, "%s: larger than the limit of %zu bytes", name, limit);
+        }
+        if (got == 0) {
+            data[n] = '\0';
+            *out = data;
+            if (len) {
+                *len = n;
+            }
+            return DU_OK;
+        }
+        if (n == cap) {
+            char *more = du_realloc(data, cap * 2 + 1);
+            if (!more) {
+                break;
+            }
+            data = more;
+            cap *= 2;
+        }
+    }
+    du_free(data);
+    return du_fail_nomem(diag, name);
+}
+
+du_err du_file_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag) {
+    struct stat st;
+    du_err err = DU_OK;
+    int fd = open_regular(path, &st, &err, diag);
+    if (fd < 0) {
+        return err;
+    }
+    err = du_fd_read(out, len, fd, path, limit, diag);
+    close(fd);
+    return err;
+}
+
+bool du_file_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool du_dir_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+du_err du_dir_make(const char *path, du_diag *diag) {
+    char *copy = du_strdup(path);
+    if (!copy) {
+        return du_fail_nomem(diag, "a path");
+    }
+    du_err err = DU_OK;
+    for (char *at = copy + 1; err == DU_OK; at++) {
+        bool last = *at == '\0';
+        if (!last && *at != '/') {
+            continue;
+        }
+        *at = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
+            err = fail_errno(diag, copy, "make the folder", errno);
+        }
+        if (last) {
+            break;
+        }
+        *at = '/';
+    }
+    du_free(copy);
+    if (err == DU_OK && !du_dir_exists(path)) {
+        err = du_fail(diag, DU_EIO, "%s: exists and is not a folder", path);
+    }
+    return err;
+}
+
+char *du_path_join(const char *dir, const char *name) {
+    size_t n_dir = strlen(dir), n_name = strlen(name);
+    bool slash = n_dir > 0 && dir[n_dir - 1] != '/';
+    char *path = du_alloc(n_dir + n_name + 2);
+    if (path) {
+        snprintf(path, n_dir + n_name + 2, "%s%s%s", dir, slash ? "/" : "", name);
+    }
+    return path;
+}
+
+enum { N_TEMPORARY = 16, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
+
+/* Names to unlink when the process is interrupted; `used` guards the slot. */
+static struct {
+    atomic_bool used, ready;
+    char path[PATH_BYTES];
+} temporary[N_TEMPORARY];
+
+struct du_writer {
+    int fd;
+    int slot;
+    int error; /* errno of the first failure, 0 */
+    char *path;
+    uint8_t *buffer;
+    size_t n_buffer;
+    int64_t pos;
+    bool committed;
+};
+
+static int take_slot(void) {
+    for (int i = 0; i < N_TEMPORARY; i++) {
+        bool expected = false;
+        if (atomic_compare_exchange_strong(&temporary[i].used, &expected, true)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static void release_slot(int slot) {
+    atomic_store(&temporary[slot].ready, false);
+    atomic_store(&temporary[slot].used, false);
+}
+
+void du_writer_remove_all_temporary(void) {
+    for (int i = 0; i < N_TEMPORARY; i++) {
+        if (atomic_load(&temporary[i].ready)) {
+            unlink(temporary[i].path);
+        }
+    }
+}
+
+du_err du_writer_open(du_writer **out, const char *path, du_diag *diag) {
+    du_writer *w = du_alloc_zero(1, sizeof *w);
+    if (!w) {
+        return du_fail_nomem(diag, path);
+    }
+    w->fd = -1;
+    w->slot = take_slot();
+    w->path = du_strdup(path);
+    w->buffer = du_alloc(BUFFER_BYTES);
+    du_err err = DU_OK;
+    if (!w->path || !w->buffer) {
+        err = du_fail_nomem(diag, path);
+    } else if (w->slot < 0) {
+        err = du_fail(diag, DU_ELIMIT, "%s: too many files are being written at once", path);
+    } else {
+        char *name = temporary[w->slot].path;
+        int n = snprintf(name, PATH_BYTES, "%s.tmp-%ld-%d", path, (long)getpid(), w->slot);
+        if (n < 0 || n >= PATH_BYTES) {
+            err = du_fail(diag, DU_ELIMIT, "%s: the path is too long", path);
+        } else {
+            w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+            if (w->fd < 0) {
+                err = fail_errno(diag, path, "write beside it", errno);
+            } else {
+                atomic_store(&temporary[w->slot].ready, true);
+            }
+        }
+    }
+    if (err != DU_OK) {
+        du_writer_close(w);
+        return err;
+    }
+    *out = w;
+    return DU_OK;
+}
+
+static void write_all(du_writer *w, const uint8_t *bytes, size_t n, int64_t offset) {
+    while (n > 0 && !w->error) {
+        ssize_t put = pwrite(w->fd, bytes, n, offset);
+        if (put < 0 && errno == EINTR) {
+            continue;
+        }
+        if (put <= 0) {
+            w->error = put < 0 ? errno : ENOSPC;
+            return;
+        }
+        bytes += put;
+        offset += put;
+        n -= (size_t)put;
+    }
+}
+
+static void flush(du_writer *w) {
+    write_all(w, w->buffer, w->n_buffer, w->pos - (int64_t)w->n_buffer);
+    w->n_buffer = 0;
+}
+
+void du_write(du_writer *w, const void *bytes, size_t n) {
+    if (n > BUFFER_BYTES - w->n_buffer) {
+        flush(w);
+    }
+    if (n > BUFFER_BYTES) {
+        write_all(w, bytes, n, w->pos);
+    } else if (n > 0) {
+        memcpy(w->buffer + w->n_buffer, bytes, n);
+        w->n_buffer += n;
+    }
+    w->pos += (int64_t)n;
+}
+
+void du_write_zeros(du_writer *w, size_t n) {
+    static const uint8_t zeros[4096];
+    for (; n > sizeof zeros; n -= sizeof zeros) {
+        du_write(w, zeros, sizeof zeros);
+    }
+    du_write(w, zeros, n);
+}
+
+int64_t du_writer_pos(const du_writer *w) {
+    return w->pos;
+}
+
+bool du_writer_failed(const du_writer *w) {
+    return w->error != 0;
+}
+
+void du_write_at(du_writer *w, int64_t offset, const void *bytes, size_t n) {
+    DU_CHECK(offset >= 0 && offset + (int64_t)n <= w->pos);
+    flush(w);
+    write_all(w, bytes, n, offset);
+}
+
+du_err du_writer_commit(du_writer *w, du_diag *diag) {
+    flush(w);
+    if (!w->error && fsync(w->fd) != 0 && errno != EINVAL) {
+        w->error = errno;
+    }
+    if (!w->error && rename(temporary[w->slot].path, w->path) != 0) {
+        w->error = errno;
+    }
+    if (w->error) {
+        return fail_errno(diag, w->path, "write it", w->error);
+    }
+    w->committed = true;
+    return DU_OK;
+}
+
+void du_writer_close(du_writer *w) {
+    if (!w) {
+        return;
+    }
+    if (w->fd >= 0) {
+        close(w->fd);
+        if (!w->committed) {
+            unlink(temporary[w->slot].path);
+        }
+    }
+    if (w->slot >= 0) {
+        release_slot(w->slot);
+    }
+    du_free(w->path);
+    du_free(w->buffer);
+    du_free(w);
+}

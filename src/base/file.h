@@ -1,0 +1,73 @@
+/* Files: read-only maps, bounded whole-file reads, and writers that leave either the old file or
+ * the whole new one under the final name. Errors name the path and the system's reason. */
+#ifndef DU_BASE_FILE_H
+#define DU_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* A read-only map of a regular file. */
+typedef struct {
+    const uint8_t *data; /* NULL when len = 0 */
+    size_t len;
+} du_map;
+
+/* Maps the file at path. *out is for du_map_close; untouched on failure.
+ * Returns DU_OK, DU_ENOENT, DU_EIO (also: not a regular file), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_map_open(du_map *out, const char *path, du_diag *diag);
+void du_map_close(du_map *map);
+
+/* Reads the whole file into a heap block with a NUL after its last byte (free with du_free).
+ * limit  largest size accepted, in bytes: DU_ELIMIT beyond
+ * len    may be NULL when the text cannot hold NUL bytes
+ * Returns DU_OK, DU_ENOENT, DU_EIO, DU_ELIMIT, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_file_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag);
+
+/* As du_file_read for what comes from an open descriptor (standard input); name is for messages. */
+DU_NODISCARD
+du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limit, du_diag *diag);
+
+bool du_file_exists(const char *path); /* a regular file */
+bool du_dir_exists(const char *path);
+
+/* Makes the folder and its missing parents; one that exists is no error. */
+DU_NODISCARD
+du_err du_dir_make(const char *path, du_diag *diag);
+
+/* dir + "/" + name on the heap (du_free), NULL when memory is short. */
+char *du_path_join(const char *dir, const char *name);
+
+/* A buffered writer to PATH.tmp-PID-N beside the final name. */
+typedef struct du_writer du_writer;
+
+/* Returns DU_OK, DU_EIO, DU_ENOMEM. Free with du_writer_close. */
+DU_NODISCARD
+du_err du_writer_open(du_writer **out, const char *path, du_diag *diag);
+
+/* Failures are sticky and told by du_writer_commit, so that format code can write on. */
+void du_write(du_writer *w, const void *bytes, size_t n);
+void du_write_zeros(du_writer *w, size_t n);
+int64_t du_writer_pos(const du_writer *w); /* bytes written so far */
+bool du_writer_failed(const du_writer *w); /* to stop long work early */
+
+/* Overwrites bytes written before (a header whose sizes were unknown). offset + n <= pos. */
+void du_write_at(du_writer *w, int64_t offset, const void *bytes, size_t n);
+
+/* Flushes, syncs and renames to the final name. On failure (also of any earlier write) the final
+ * name is as it was. Returns DU_OK, DU_EIO. */
+DU_NODISCARD
+du_err du_writer_commit(du_writer *w, du_diag *diag);
+
+/* Closes; without a commit the temporary file is removed. Takes NULL. */
+void du_writer_close(du_writer *w);
+
+/* Removes the temporary files of all open writers; async-signal-safe, for a signal handler that is
+ * about to end the process. */
+void du_writer_remove_all_temporary(void);
+
+#endif

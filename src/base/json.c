@@ -1,0 +1,133 @@
+#include "base/json.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+enum { MAX_DEPTH = 256 };
+
+/* jansson's own limit is 2,048 levels; ours is checked on the text before it recurses. */
+static bool too_deep(const char *text, size_t len) {
+    int depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (in_string) {
+            if (c == '\\') {
+                i++;
+            } else if (c == '"') {
+                in_string = false;
+            }
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '[' || c == '{') {
+            if (++depth > MAX_DEPTH) {
+                return true;
+            }
+        } else if (c == ']' || c == '}') {
+            depth--;
+        }
+    }
+    return false;
+}
+
+du_err du_json_parse(json_t **out, const char *text, size_t len, const char *what, du_diag *diag) {
+    if (too_deep(text, len)) {
+        return du_fail(diag, DU_ELIMIT, "%s: JSON nested more than %d levels deep", what,
+                       MAX_DEPTH);
+    }
+    json_error_t error;
+    json_t *value =
+        json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    if (!value) {
+        if (json_error_code(&error) == json_error_out_of_memory) {
+            return du_fail_nomem(diag, what);
+        }
+        return du_fail_at(diag, DU_EFORMAT, error.position, "%s: line %d, column %d: %s", what,
+                          error.line, error.column, error.text);
+    }
+    *out = value;
+    return DU_OK;
+}
+
+du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag) {
+    char *text = NULL;
+    size_t len = 0;
+    du_err err = du_file_read(&text, &len, path, limit, diag);
+    if (err == DU_OK) {
+        err = du_json_parse(out, text, len, path, diag);
+    }
+    du_free(text);
+    return err;
+}
+
+/* obj[key], or NULL when it is absent or null. */
+static json_t *present(const json_t *obj, const char *key) {
+    json_t *value = json_object_get(obj, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+du_err du_json_get_i64(const json_t *obj, const char *key, int64_t min, int64_t max, int64_t *out,
+                       du_diag *diag) {
+    json_t *value = present(obj, key);
+    if (!value) {
+        return DU_OK;
+    }
+    int64_t v;
+    if (json_is_integer(value)) {
+        v = json_integer_value(value);
+    } else if (json_is_real(value) && fabs(json_real_value(value)) < 9e15 &&
+               json_real_value(value) == floor(json_real_value(value))) {
+        v = (int64_t)json_real_value(value);
+    } else {
+        return du_fail(diag, DU_EFORMAT, "%s: not an integer", key);
+    }
+    if (v < min || v > max) {
+        return du_fail(diag, DU_EFORMAT, "%s: %lld is not between %lld and %lld", key, (long long)v,
+                       (long long)min, (long long)max);
+    }
+    *out = v;
+    return DU_OK;
+}
+
+du_err du_json_get_f64(const json_t *obj, const char *key, double *out, du_diag *diag) {
+    json_t *value = present(obj, key);
+    if (!value) {
+        return DU_OK;
+    }
+    if (!json_is_number(value) || !isfinite(json_number_value(value))) {
+        return du_fail(diag, DU_EFORMAT, "%s: not a finite number", key);
+    }
+    *out = json_number_value(value);
+    return DU_OK;
+}
+
+du_err du_json_get_bool(const json_t *obj, const char *key, bool *out, du_diag *diag) {
+    json_t *value = present(obj, key);
+    if (!value) {
+        return DU_OK;
+    }
+    if (!json_is_boolean(value)) {
+        return du_fail(diag, DU_EFORMAT, "%s: neither true nor false", key);
+    }
+    *out = json_is_true(value);
+    return DU_OK;
+}
+
+du_err du_json_get_str(const json_t *obj, const char *key, const char **out, du_diag *diag) {
+    json_t *value = present(obj, key);
+    if (!value) {
+        return DU_OK;
+    }
+    if (!json_is_string(value)) {
+        return du_fail(diag, DU_EFORMAT, "%s: not a string", key);
+    }
+    *out = json_string_value(value);
+    return DU_OK;
+}
+
+void du_json_use_counted_heap(void) {
+    json_set_alloc_funcs(du_alloc, du_free);
+}

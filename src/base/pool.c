@@ -1,0 +1,223 @@
+/* The thread pool.
+ *
+ * A job is published by one 64-bit ticket, (epoch << 32 | tasks left). A thread claims a task by
+ * lowering the count with compare-and-swap; the epoch in the upper half makes a claim on a finished
+ * job fail, so a thread that was descheduled between looking and claiming can do no harm. The
+ * caller works too and waits for *tasks* to be done, never for a thread to arrive: a thread that
+ * the system does not run costs nothing.
+ *
+ * Waiting threads spin for a few microseconds, since the next layer's job comes soon, and then
+ * sleep in a futex, so that an idle pool uses no processor time. */
+#include "base/pool.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { MAX_THREADS = 1024, N_SPINS = 4000 };
+
+typedef struct {
+    du_pool *pool;
+    pthread_t thread;
+    int64_t index;
+} worker;
+
+struct du_pool {
+    /* The job: written by the caller while the ticket's count is 0, then published by the ticket.
+     */
+    _Atomic(du_task_fn *) fn;
+    _Atomic(void *) arg;
+    _Atomic int64_t n_tasks;
+    _Alignas(64) _Atomic uint64_t ticket;
+    _Alignas(64) _Atomic int64_t n_done;  /* tasks finished of the current job */
+    _Alignas(64) _Atomic uint32_t signal; /* counts published jobs; sleeping workers wait on it */
+    _Atomic uint32_t n_sleeping;
+    _Atomic uint32_t caller_sleeps; /* futex word: 1 while the caller waits for n_done */
+    atomic_bool stop;
+    bool pin;
+    int64_t n_threads;
+    int64_t n_started;
+    worker *workers; /* n_threads - 1 */
+};
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t expected) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, int n) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Claims and runs tasks of the published job until none is left. */
+static void work(du_pool *pool, int64_t i_thread) {
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    while ((uint32_t)ticket > 0) {
+        du_task_fn *fn = atomic_load_explicit(&pool->fn, memory_order_relaxed);
+        void *arg = atomic_load_explicit(&pool->arg, memory_order_relaxed);
+        int64_t n_tasks = atomic_load_explicit(&pool->n_tasks, memory_order_relaxed);
+        int64_t i_task = n_tasks - (int64_t)(uint32_t)ticket;
+        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1,
+                                                   memory_order_acq_rel, memory_order_acquire)) {
+            continue;
+        }
+        fn(arg, i_task, i_thread);
+        int64_t done = atomic_fetch_add(&pool->n_done, 1) + 1;
+        if (done == n_tasks && atomic_exchange(&pool->caller_sleeps, 0)) {
+            futex_wake(&pool->caller_sleeps, 1);
+        }
+        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    }
+}
+
+static void pin_to(int64_t index) {
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return;
+    }
+    int64_t left = index % CPU_COUNT(&allowed);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, &allowed) && left-- == 0) {
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            sched_setaffinity(0, sizeof one, &one);
+            return;
+        }
+    }
+}
+
+static void wait_for_signal(du_pool *pool, uint32_t seen) {
+    for (int i = 0; i < N_SPINS; i++) {
+        if (atomic_load_explicit(&pool->signal, memory_order_acquire) != seen) {
+            return;
+        }
+        relax();
+    }
+    atomic_fetch_add(&pool->n_sleeping, 1);
+    while (atomic_load(&pool->signal) == seen) {
+        futex_wait(&pool->signal, seen);
+    }
+    atomic_fetch_sub(&pool->n_sleeping, 1);
+}
+
+static void *worker_main(void *arg) {
+    worker *w = arg;
+    du_pool *pool = w->pool;
+    if (pool->pin) {
+        pin_to(w->index);
+    }
+    uint32_t seen = 0;
+    for (;;) {
+        wait_for_signal(pool, seen);
+        seen = atomic_load(&pool->signal);
+        if (atomic_load(&pool->stop)) {
+            return NULL;
+        }
+        work(pool, w->index);
+    }
+}
+
+static void publish_signal(du_pool *pool) {
+    atomic_fetch_add(&pool->signal, 1);
+    if (atomic_load(&pool->n_sleeping) > 0) {
+        futex_wake(&pool->signal, INT_MAX);
+    }
+}
+
+du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
+    if (n_threads < 1 || n_threads > MAX_THREADS) {
+        return du_fail(diag, DU_ELIMIT, "%lld threads: not between 1 and %d", (long long)n_threads,
+                       MAX_THREADS);
+    }
+    du_pool *pool = du_alloc_aligned(sizeof *pool);
+    if (!pool) {
+        return du_fail_nomem(diag, "the thread pool");
+    }
+    *pool = (du_pool){.n_threads = n_threads, .pin = pin};
+    pool->workers = du_alloc_zero((size_t)n_threads, sizeof *pool->workers);
+    if (!pool->workers) {
+        du_pool_free(pool);
+        return du_fail_nomem(diag, "the thread pool");
+    }
+    for (int64_t i = 0; i < n_threads - 1; i++) {
+        worker *w = &pool->workers[i];
+        *w = (worker){.pool = pool, .index = i + 1};
+        if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
+            du_pool_free(pool);
+            return du_fail(diag, DU_ELIMIT, "the system gives no %lld threads: ask for fewer",
+                           (long long)n_threads);
+        }
+        pool->n_started++;
+    }
+    if (pin) {
+        pin_to(0); /* last: a new thread inherits the caller's set of cores */
+    }
+    *out = pool;
+    return DU_OK;
+}
+
+void du_pool_free(du_pool *pool) {
+    if (!pool) {
+        return;
+    }
+    atomic_store(&pool->stop, true);
+    publish_signal(pool);
+    for (int64_t i = 0; i < pool->n_started; i++) {
+        pthread_join(pool->workers[i].thread, NULL);
+    }
+    du_free(pool->workers);
+    du_free(pool);
+}
+
+int64_t du_pool_n_threads(const du_pool *pool) {
+    return pool ? pool->n_threads : 1;
+}
+
+static void wait_until_done(du_pool *pool, int64_t n_tasks) {
+    for (int i = 0; i < N_SPINS; i++) {
+        if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks) {
+            return;
+        }
+        relax();
+    }
+    while (atomic_load(&pool->n_done) != n_tasks) {
+        atomic_store(&pool->caller_sleeps, 1);
+        if (atomic_load(&pool->n_done) == n_tasks) {
+            break;
+        }
+        futex_wait(&pool->caller_sleeps, 1);
+    }
+    atomic_store(&pool->caller_sleeps, 0);
+}
+
+void du_pool_run(du_pool *pool, du_task_fn *fn, void *arg, int64_t n_tasks) {
+    if (!pool || pool->n_threads == 1 || n_tasks <= 1) {
+        for (int64_t i = 0; i < n_tasks; i++) {
+            fn(arg, i, 0);
+        }
+        return;
+    }
+    DU_CHECK(n_tasks <= INT32_MAX);
+    uint64_t epoch = (atomic_load(&pool->ticket) >> 32) + 1;
+    atomic_store_explicit(&pool->fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);
+    atomic_store_explicit(&pool->n_tasks, n_tasks, memory_order_relaxed);
+    atomic_store_explicit(&pool->n_done, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->ticket, epoch << 32 | (uint64_t)n_tasks, memory_order_release);
+    publish_signal(pool);
+    work(pool, 0);
+    wait_until_done(pool, n_tasks);
+}

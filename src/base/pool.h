@@ -1,0 +1,31 @@
+/* A pool of threads that shares out numbered tasks. */
+#ifndef DU_BASE_POOL_H
+#define DU_BASE_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+typedef struct du_pool du_pool;
+
+/* One task: i_task in [0, n_tasks), i_thread in [0, n_threads). */
+typedef void du_task_fn(void *arg, int64_t i_task, int64_t i_thread);
+
+/* Makes a pool of n_threads (at least 1), the calling thread being one of them.
+ * pin  bind thread i to the i-th allowed core
+ * Returns DU_OK, DU_ENOMEM, DU_ELIMIT (over 1024 threads, or the system refuses one).
+ * Free with du_pool_free, which takes NULL. */
+DU_NODISCARD
+du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag);
+void du_pool_free(du_pool *pool);
+
+int64_t du_pool_n_threads(const du_pool *pool);
+
+/* Runs fn(arg, i, thread) for i = 0 .. n_tasks-1 (at most 2^31), each exactly once, and returns
+ * when all are done. Tasks are handed out in order to whichever thread is free, so a result must
+ * not depend on i_thread. One caller at a time; not from inside a task. pool NULL: in this thread.
+ */
+void du_pool_run(du_pool *pool, du_task_fn *fn, void *arg, int64_t n_tasks);
+
+#endif

@@ -1,0 +1,90 @@
+/* The kernel table: every hot loop of the forward pass as a pure function on rows.
+ *
+ * A kernel allocates nothing, starts no thread, keeps no state and touches nothing outside the
+ * shapes it is told. Rows (tokens, queries) are independent: the bits of a row's result depend
+ * neither on how many rows are computed together nor on which rows of the weight matrix the call
+ * covers. So thread count, chunking and batch neighbours never change a result.
+ *
+ * kern/cpu/<family>_c.c is complete and readable beside the formula; <family>_<isa>.c replaces
+ * entries where it is at least 1.15 times as fast. Dimension letters as in docs/HACKING.md: T rows
+ * (tokens). */
+#ifndef DU_KERN_KERN_H
+#define DU_KERN_KERN_H
+
+#include <stdint.h>
+
+#include "base/cpu.h"
+#include "tensor/dtype.h"
+#include "tensor/mat.h"
+
+/* Rows of activations as the products read them: f32 for weights stored as floats; for
+ * block-quantised weights 8-bit integers with one scale per 32 values, x[t,c] ~ d[t,c/32] * q[t,c].
+ */
+typedef struct {
+    const float *x; /* [T, cols] f32, rows ldx apart */
+    int64_t ldx;
+    int64_t T, cols;
+    const int8_t *q;    /* [T, cols] in [-127, 127], rows cols apart; NULL: no 8-bit form */
+    const float *d;     /* [T, cols/32] */
+    const int16_t *sum; /* [T, cols/16] sums of 16 consecutive q */
+} du_acts;
+
+/* y[t*ldy + r] = sum_c W[r,c] * x[row(t),c] for r in [row0, row1), t in [0, n_rows)
+ *   row(t) = i_row ? i_row[t] : t      (i_row gathers the tokens of one expert)
+ * Weights stored as floats: exact products, f32 sums. Block types: integer dot products per group
+ * against x->q, scaled and summed in f32. y does not overlap the inputs. */
+typedef void du_mm_fn(float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
+                      const du_acts *x, const int32_t *i_row, int64_t n_rows);
+
+/* Attention against cached rows. kv: n_kv rows of `dim` values of the cache's type, stride bytes
+ * apart. qk: s[i*lds + j] = scale * sum_c q[i*ldq + c] * kv[j][c] pv: acc[i*ldacc + c] += sum_j
+ * p[i*ldp + j] * kv[j][c], j ascending store: kv row <- x [dim] f32, rounded to nearest. dim is a
+ * multiple of the type's block. */
+typedef void du_qk_fn(float *s, int64_t lds, const float *q, int64_t ldq, int64_t n_q,
+                      const void *kv, size_t stride, int64_t n_kv, int64_t dim, float scale);
+typedef void du_pv_fn(float *acc, int64_t ldacc, const float *p, int64_t ldp, int64_t n_q,
+                      const void *kv, size_t stride, int64_t n_kv, int64_t dim);
+typedef void du_kv_store_fn(void *kv, const float *x, int64_t dim);
+
+/* Number types of the KV cache: X(suffix, function name part) */
+#define DU_KV_DTYPE_LIST(X) X(F32, f32) X(F16, f16) X(BF16, bf16) X(Q8_0, q8_0)
+
+/* The other kernels: X(name, return type, arguments)
+ *
+ * quantize  d = max|x| / 127 per 32 values, q = round to nearest even of x / d, sum per 16; n a
+ *           multiple of 32; a group of zeros has d = 0, q = 0
+ * rmsnorm   y[i] = x[i] * w[i] / sqrt(mean_i(x[i]^2) + eps)   (Zhang & Sennrich 2019, eq. 4); y may
+ * be x; w NULL: all ones swiglu    y[i] = silu(gate[i]) * up[i], silu(v) = v / (1 + exp(-v))
+ * (Shazeer 2020, eq. 5); y may be gate or up add       y[i] += x[i] axpy      y[i] += a * x[i]
+ * scale     y[i] *= a
+ * rope_norm rotates pairs (2i, 2i+1), i < n_pair, by (cos[i], sin[i]), in place   (Su et al. 2021)
+ * rope_neox rotates pairs (i, i + n_pair)
+ * softmax   one tile of a running softmax (Milakov & Gimelshein 2018): with m' = max(*m, max_j
+ * s[j]) s[j] = exp(s[j] - m'), *l = *l * exp(*m - m') + sum_j s[j], *m = m'; returns exp(*m_old -
+ * m'), the factor for what was accumulated before; start with *m = -INFINITY, *l = 0 */
+#define DU_KERN_LIST(X)                                                                            \
+    X(quantize, void, (int8_t * q, float *d, int16_t *sum, const float *x, int64_t n))             \
+    X(rmsnorm, void, (float *y, const float *x, const float *w, int64_t n, float eps))             \
+    X(swiglu, void, (float *y, const float *gate, const float *up, int64_t n))                     \
+    X(add, void, (float *y, const float *x, int64_t n))                                            \
+    X(axpy, void, (float *y, float a, const float *x, int64_t n))                                  \
+    X(scale, void, (float *y, float a, int64_t n))                                                 \
+    X(rope_norm, void, (float *x, const float *cos, const float *sin, int64_t n_pair))             \
+    X(rope_neox, void, (float *x, const float *cos, const float *sin, int64_t n_pair))             \
+    X(softmax, float, (float *s, int64_t n, float *m, float *l))
+
+typedef struct {
+    du_isa isa;
+    du_mm_fn *mm[DU_DTYPE_COUNT];
+    du_qk_fn *qk[DU_DTYPE_COUNT]; /* the types of DU_KV_DTYPE_LIST, NULL elsewhere */
+    du_pv_fn *pv[DU_DTYPE_COUNT];
+    du_kv_store_fn *kv_store[DU_DTYPE_COUNT];
+#define DU_KERN_FIELD(name, ret, args) ret(*name) args;
+    DU_KERN_LIST(DU_KERN_FIELD)
+#undef DU_KERN_FIELD
+} du_kern;
+
+/* The table of a level, complete; NULL when this machine lacks it. Static storage, thread-safe. */
+const du_kern *du_kern_get(du_isa isa);
+
+#endif

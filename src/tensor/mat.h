@@ -1,0 +1,42 @@
+/* A weight matrix of any number type, as it lies in the mapped file.
+ *
+ *   data  row 0 | row 1 | ...      each row_bytes long, cols weights of dtype
+ *   aux   F8_E4M3 only: one f32 scale per 128 x 128 tile, [ceil(rows/128), aux_cols]
+ *
+ * y = W x takes a vector of `cols` values to one of `rows`. */
+#ifndef DU_TENSOR_MAT_H
+#define DU_TENSOR_MAT_H
+
+#include <stdint.h>
+
+#include "tensor/dtype.h"
+
+#define DU_F8_TILE 128 /* DeepSeek-V3's quantization_config.weight_block_size */
+
+typedef struct {
+    const void *data; /* NULL: the matrix is absent */
+    du_dtype dtype;
+    int64_t rows, cols;
+    size_t row_bytes;
+    const float *aux;
+    int64_t aux_cols;
+    int64_t aux_row0; /* row of the tensor that row 0 is, for views into an F8 tensor */
+} du_mat;
+
+static inline const void *du_mat_row(const du_mat *m, int64_t row) {
+    return (const char *)m->data + (size_t)row * m->row_bytes;
+}
+
+/* Rows [row0, row0 + rows) of m, sharing its storage. */
+static inline du_mat du_mat_slice(const du_mat *m, int64_t row0, int64_t rows) {
+    du_mat s = *m;
+    s.data = du_mat_row(m, row0);
+    s.rows = rows;
+    s.aux_row0 = m->aux_row0 + row0;
+    return s;
+}
+
+/* One row as f32. y [cols] out */
+void du_mat_unpack_row(float *y, const du_mat *m, int64_t row);
+
+#endif

@@ -1,0 +1,252 @@
+#include "test.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "base/reader.h"
+#include "base/rng.h"
+#include "base/str.h"
+
+static void diag_first_failure_wins(void **state) {
+    (void)state;
+    du_diag diag;
+    du_diag_reset(&diag);
+    assert_int_equal(du_fail_at(&diag, DU_EFORMAT, 7, "type %d\nis unknown", 99), DU_EFORMAT);
+    du_fail(&diag, DU_EIO, "later");
+    du_diag_context(&diag, "blk.%d", 3);
+    assert_string_equal(diag.msg, "blk.3: type 99?is unknown");
+    assert_int_equal(diag.offset, 7);
+    assert_int_equal(du_fail(NULL, DU_EIO, "nobody listens"), DU_EIO);
+}
+
+static void heap_counts_and_fails_on_demand(void **state) {
+    (void)state;
+    du_mem_stats before = du_mem_get_stats();
+    void *p = du_alloc(100);
+    du_mem_fail_at(2, false);
+    void *q = du_alloc(1);
+    assert_non_null(q);
+    assert_null(du_alloc(1));
+    void *r = du_realloc(p, 1000);
+    assert_non_null(r);
+    assert_int_equal(du_mem_get_stats().n_live - before.n_live, 2);
+    du_free(q);
+    du_free(r);
+    assert_int_equal(du_mem_get_stats().n_live, before.n_live);
+    assert_int_equal(du_mem_get_stats().bytes_live, before.bytes_live);
+    assert_null(du_alloc_array(SIZE_MAX / 2, 4));
+}
+
+static void arena_reuses_its_chunks(void **state) {
+    (void)state;
+    du_arena *arena = du_arena_new(4096);
+    assert_non_null(arena);
+    du_arena_mark start = du_arena_get_mark(arena);
+    size_t bytes = 0;
+    for (int round = 0; round < 3; round++) {
+        for (size_t n = 1; n < 20000; n = n * 3 + 1) {
+            char *p = du_arena_alloc(arena, n, 1);
+            assert_non_null(p);
+            assert_int_equal((uintptr_t)p % DU_ALIGN, 0);
+            memset(p, round, n);
+        }
+        if (round == 0) {
+            bytes = du_arena_bytes(arena);
+        }
+        assert_int_equal(du_arena_bytes(arena), bytes);
+        du_arena_release(arena, start);
+    }
+    assert_null(du_arena_alloc(arena, SIZE_MAX, 2));
+    du_arena_free(arena);
+}
+
+static void str_appends_and_fails_softly(void **state) {
+    (void)state;
+    du_str s = {0};
+    assert_string_equal(du_str_get(&s), "");
+    du_str_add_s(&s, "두레 ");
+    du_str_addf(&s, "%d+%s", 12, "abc");
+    assert_string_equal(du_str_get(&s), "두레 12+abc");
+    du_mem_fail_at(1, true);
+    for (int i = 0; i < 100; i++) {
+        du_str_add_c(&s, 'x');
+    }
+    du_mem_fail_at(0, false);
+    assert_true(s.failed);
+    assert_null(du_str_take(&s));
+    du_sv hay = du_sv_of("abcabc");
+    assert_int_equal(du_sv_find(hay, du_sv_of("ca"), 0), 2);
+    assert_int_equal(du_sv_find(hay, du_sv_of("abc"), 1), 3);
+    assert_int_equal(du_sv_find(hay, du_sv_of("abc"), 4), -1);
+    const char *names[] = {"run", "chat", "quantize"};
+    assert_string_equal(du_nearest("quantise", names, 3), "quantize");
+    assert_null(du_nearest("zzz", names, 3));
+}
+
+static void reader_never_leaves_its_bytes(void **state) {
+    (void)state;
+    uint8_t bytes[6] = {1, 0, 0, 0, 5, 6};
+    du_reader r = du_reader_of(bytes, sizeof bytes);
+    assert_int_equal(du_read_u32(&r), 1);
+    assert_int_equal(du_read_u32(&r), 0);
+    assert_true(r.bad);
+    assert_int_equal(r.pos, 4);
+    assert_int_equal(du_read_u8(&r), 0);
+}
+
+static void writer_is_atomic(void **state) {
+    (void)state;
+    char dir[] = "/tmp/dure-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    char *path = du_path_join(dir, "sub/file");
+    char *sub = du_path_join(dir, "sub");
+    du_diag diag;
+    du_diag_reset(&diag);
+    assert_ok(du_dir_make(sub, &diag), &diag);
+    du_writer *w;
+    assert_ok(du_writer_open(&w, path, &diag), &diag);
+    du_write(w, "0000", 4);
+    du_write_zeros(w, 3 << 20);
+    du_write_at(w, 0, "head", 4);
+    assert_false(du_file_exists(path));
+    assert_ok(du_writer_commit(w, &diag), &diag);
+    du_writer_close(w);
+    du_map map;
+    assert_ok(du_map_open(&map, path, &diag), &diag);
+    assert_int_equal(map.len, 4 + (3 << 20));
+    assert_memory_equal(map.data, "head", 4);
+    du_map_close(&map);
+
+    assert_ok(du_writer_open(&w, path, &diag), &diag);
+    du_write(w, "half", 4);
+    du_writer_close(w);
+    char *text;
+    assert_fails(du_file_read(&text, NULL, path, 100, &diag), DU_ELIMIT, &diag, path);
+    assert_fails(du_file_read(&text, NULL, sub, 100, &diag), DU_EIO, &diag, "not a regular file");
+    unlink(path);
+    assert_int_equal(rmdir(sub), 0); /* nothing temporary was left */
+    assert_fails(du_map_open(&map, path, &diag), DU_ENOENT, &diag, "No such file");
+    rmdir(dir);
+    du_free(path);
+    du_free(sub);
+}
+
+static void full_disk_is_told(void **state) {
+    (void)state;
+    du_diag diag;
+    du_writer *w;
+    assert_fails(du_writer_open(&w, "/proc/none/x", &diag), DU_ENOENT, &diag, "/proc/none/x");
+}
+
+static void json_limits_and_types(void **state) {
+    (void)state;
+    du_diag diag;
+    du_diag_reset(&diag);
+    json_t *v;
+    const char *text = "{\"a\": 5, \"b\": 2.0, \"c\": null, \"d\": \"x\", \"e\": 1.5}";
+    assert_ok(du_json_parse(&v, text, strlen(text), "conf", &diag), &diag);
+    int64_t i = -1;
+    assert_ok(du_json_get_i64(v, "a", 0, 10, &i, &diag), &diag);
+    assert_int_equal(i, 5);
+    assert_ok(du_json_get_i64(v, "b", 0, 10, &i, &diag), &diag);
+    assert_int_equal(i, 2);
+    assert_ok(du_json_get_i64(v, "c", 0, 10, &i, &diag), &diag);
+    assert_int_equal(i, 2);
+    assert_fails(du_json_get_i64(v, "d", 0, 10, &i, &diag), DU_EFORMAT, &diag, "d: not an integer");
+    assert_fails(du_json_get_i64(v, "e", 0, 10, &i, &diag), DU_EFORMAT, &diag, "e: not an integer");
+    assert_fails(du_json_get_i64(v, "a", 6, 10, &i, &diag), DU_EFORMAT, &diag, "not between");
+    json_decref(v);
+    char deep[2000];
+    memset(deep, '[', sizeof deep);
+    assert_fails(du_json_parse(&v, deep, sizeof deep, "deep", &diag), DU_ELIMIT, &diag, "nested");
+    assert_fails(du_json_parse(&v, "{\"a\":1,}", 8, "bad", &diag), DU_EFORMAT, &diag, "line 1");
+}
+
+static void rng_is_fixed_and_fair(void **state) {
+    (void)state;
+    du_rng rng;
+    du_rng_init(&rng, 42);
+    uint64_t first = du_rng_u64(&rng);
+    du_rng_init(&rng, 42);
+    assert_true(first == du_rng_u64(&rng));
+    double sum = 0, squares = 0;
+    int counts[7] = {0};
+    for (int i = 0; i < 100000; i++) {
+        double v = du_rng_normal(&rng);
+        sum += v;
+        squares += v * v;
+        counts[du_rng_below(&rng, 7)]++;
+    }
+    assert_true(fabs(sum / 1e5) < 0.02 && fabs(squares / 1e5 - 1) < 0.02);
+    for (int i = 0; i < 7; i++) {
+        assert_true(abs(counts[i] - 100000 / 7) < 600);
+    }
+}
+
+typedef struct {
+    atomic_int hits[1000];
+} hit_list;
+
+static void hit(void *arg, int64_t i_task, int64_t i_thread) {
+    (void)i_thread;
+    hit_list *list = arg;
+    atomic_fetch_add(&list->hits[i_task], 1);
+}
+
+static void pool_runs_each_task_once(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 3, 7};
+    for (size_t k = 0; k < 4; k++) {
+        du_diag diag;
+        du_diag_reset(&diag);
+        du_pool *pool;
+        assert_ok(du_pool_new(&pool, sizes[k], k == 1, &diag), &diag);
+        hit_list *list = du_alloc_zero(1, sizeof *list);
+        for (int round = 1; round <= 300; round++) {
+            int64_t n = round % 50 == 0 ? 1000 : round % 9;
+            int before = atomic_load(&list->hits[0]);
+            du_pool_run(pool, hit, list, n);
+            assert_int_equal(atomic_load(&list->hits[0]), before + (n > 0));
+        }
+        for (int i = 9; i < 1000; i++) {
+            assert_int_equal(atomic_load(&list->hits[i]), 6);
+        }
+        du_free(list);
+        du_pool_free(pool);
+    }
+}
+
+static void cpu_levels(void **state) {
+    (void)state;
+    du_isa isa;
+    assert_true(du_isa_find(&isa, "avx2") && isa == DU_ISA_AVX2);
+    assert_false(du_isa_find(&isa, "sse9"));
+    assert_true(du_isa_available(DU_ISA_C) && du_isa_available(du_isa_best()));
+    assert_true(du_cpu_n_cores() >= 1);
+    assert_true(du_mem_available_bytes() > 0);
+}
+
+int main(void) {
+    du_json_use_counted_heap();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(diag_first_failure_wins),
+        cmocka_unit_test(heap_counts_and_fails_on_demand),
+        cmocka_unit_test(arena_reuses_its_chunks),
+        cmocka_unit_test(str_appends_and_fails_softly),
+        cmocka_unit_test(reader_never_leaves_its_bytes),
+        cmocka_unit_test(writer_is_atomic),
+        cmocka_unit_test(full_disk_is_told),
+        cmocka_unit_test(json_limits_and_types),
+        cmocka_unit_test(rng_is_fixed_and_fair),
+        cmocka_unit_test(pool_runs_each_task_once),
+        cmocka_unit_test(cpu_levels),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
