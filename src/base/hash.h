@@ -1,0 +1,45 @@
+/* A map from byte strings to int64 values: open addressing, at most half full.
+ *
+ * The hash is keyed with random numbers drawn per map, so that names from a hostile file cannot be
+ * chosen to collide. The order of entries is not visible, so results do not depend on the key. */
+#ifndef DU_BASE_HASH_H
+#define DU_BASE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+typedef struct {
+    const char *key; /* borrowed */
+    uint32_t len;
+    uint32_t hash; /* upper half of the hash; 0 marks an empty slot */
+    int64_t value;
+} du_hash_slot;
+
+/* Start from {0}. */
+typedef struct {
+    du_hash_slot *slots;
+    size_t n, cap; /* entries; slots, a power of two */
+    uint64_t seed[2];
+} du_hash;
+
+void du_hash_done(du_hash *h); /* frees and empties */
+
+/* Makes room for n entries in all, so that the next n - h->n additions allocate nothing.
+ * Returns DU_OK, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_hash_reserve(du_hash *h, size_t n);
+
+/* Adds key -> value. The key's bytes are borrowed: they outlive the map.
+ * Returns DU_OK, DU_EEXIST with the map unchanged when the key is there already, DU_ENOMEM,
+ * DU_ELIMIT (a key of 4 GiB). */
+DU_NODISCARD
+du_err du_hash_add(du_hash *h, du_sv key, int64_t value);
+
+/* The place of the key's value, to read or to change, until the next addition; NULL when absent.
+ * Thread-safe while nobody adds. */
+int64_t *du_hash_find(const du_hash *h, du_sv key);
+
+#endif
