@@ -26,6 +26,7 @@ static void blank_controls(char *s) {
     }
 }
 
+DU_PRINTF(4, 0)
 static du_err fail_va(du_diag *diag, du_err code, int64_t offset, const char *fmt, va_list args) {
     if (diag && diag->code == DU_OK) {
         diag->code = code;
