@@ -7,10 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/err.h"
 
 /* Fails the test with the diagnostic when the call did not succeed. */
@@ -31,5 +33,16 @@
             fail_msg("message without '%s': %s", part, (diag)->msg);                               \
         }                                                                                          \
     } while (0)
+
+/* The kernel level under test: DURE_TEST_ISA (.ci/run sets each that the machine has), otherwise
+ * the machine's best. */
+static inline du_isa test_isa(void) {
+    const char *name = getenv("DURE_TEST_ISA");
+    du_isa isa = du_isa_best();
+    if (name && !du_isa_find(&isa, name)) {
+        fail_msg("DURE_TEST_ISA=%s: no such level", name);
+    }
+    return isa;
+}
 
 #endif
