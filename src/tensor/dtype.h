@@ -3,8 +3,9 @@
  * A row of n weights is stored as n / block blocks of block_bytes bytes; n is a multiple of block.
  * The ids are those of GGUF files (ggml's numbering); F8_E4M3 exists only in safetensors files.
  *
- * Adding a type: a line here, tensor/quant_<name>.c with du_unpack_<name> (and du_pack_<name>), its
- * product kernel in kern/, and its row in tests/unit/test_quant.c. */
+ * Adding a type: a line here, its block in tensor/quant.h, tensor/quant_<name>.c with
+ * du_unpack_<name> (and du_pack_<name>), its product kernel in kern/, and its reference blocks in
+ * tools/ref/make_quants.py; the tests walk the list. */
 #ifndef DU_TENSOR_DTYPE_H
 #define DU_TENSOR_DTYPE_H
 
@@ -73,6 +74,10 @@ bool du_dtype_find(du_dtype *out, const char *name);
 static inline bool du_dtype_is_block(du_dtype dtype) {
     return dtype > DU_F8_E4M3;
 }
+
+/* The type to write for rows of n weights where `dtype` is wanted: itself when its block divides n,
+ * else the type of 32-weight blocks that llama.cpp's quantiser takes, else F16. */
+du_dtype du_dtype_fallback(du_dtype dtype, int64_t n);
 
 /* Bytes of a row of n weights; n a multiple of the block. */
 static inline size_t du_dtype_row_bytes(du_dtype dtype, int64_t n) {

@@ -1,0 +1,16 @@
+/* Q2_K: 256 weights in sixteen groups, each with a 4-bit scale and a 4-bit minimum; 2 bits each. */
+#include "tensor/dtype.h"
+#include "tensor/quant.h"
+
+void du_unpack_q2_k(float *y, const void *x, int64_t n) {
+    const du_block_q2_k *b = x;
+    for (int64_t i0 = 0; i0 < n; i0 += 256, b++) {
+        float d = du_f32_of_f16(b->d);
+        float dmin = du_f32_of_f16(b->dmin);
+        for (int i = 0; i < 256; i++) {
+            int sc = b->scales[i / 16];
+            int q = b->qs[32 * (i / 128) + i % 32] >> 2 * (i % 128 / 32) & 3;
+            y[i0 + i] = d * (float)(sc & 15) * (float)q - dmin * (float)(sc >> 4);
+        }
+    }
+}

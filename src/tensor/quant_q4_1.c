@@ -1,0 +1,15 @@
+/* Q4_1: 32 weights with a scale and a minimum, 4 bits each. */
+#include "tensor/dtype.h"
+#include "tensor/quant.h"
+
+void du_unpack_q4_1(float *y, const void *x, int64_t n) {
+    const du_block_q4_1 *b = x;
+    for (int64_t i = 0; i < n; i += 32, b++) {
+        float d = du_f32_of_f16(b->d);
+        float m = du_f32_of_f16(b->m);
+        for (int j = 0; j < 16; j++) {
+            y[i + j] = d * (float)(b->qs[j] & 15) + m;
+            y[i + j + 16] = d * (float)(b->qs[j] >> 4) + m;
+        }
+    }
+}
