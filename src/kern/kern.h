@@ -37,9 +37,13 @@ typedef void du_mm_fn(float *y, int64_t ldy, const du_mat *w, int64_t row0, int6
                       const du_acts *x, const int32_t *i_row, int64_t n_rows);
 
 /* Attention against cached rows. kv: n_kv rows of `dim` values of the cache's type, stride bytes
- * apart. qk: s[i*lds + j] = scale * sum_c q[i*ldq + c] * kv[j][c] pv: acc[i*ldacc + c] += sum_j
- * p[i*ldp + j] * kv[j][c], j ascending store: kv row <- x [dim] f32, rounded to nearest. dim is a
- * multiple of the type's block. */
+ * apart; dim is a multiple of the type's block.
+ *
+ * qk     s[i*lds + j] = scale * sum_c q[i*ldq + c] * kv[j][c]
+ *
+ * pv     acc[i*ldacc + c] += sum_j p[i*ldp + j] * kv[j][c], j ascending
+ *
+ * store  kv row <- x [dim] f32, rounded to nearest; Q8_0's scale is max|x| / 127 rounded to f16 */
 typedef void du_qk_fn(float *s, int64_t lds, const float *q, int64_t ldq, int64_t n_q,
                       const void *kv, size_t stride, int64_t n_kv, int64_t dim, float scale);
 typedef void du_pv_fn(float *acc, int64_t ldacc, const float *p, int64_t ldp, int64_t n_q,
@@ -51,17 +55,25 @@ typedef void du_kv_store_fn(void *kv, const float *x, int64_t dim);
 
 /* The other kernels: X(name, return type, arguments)
  *
- * quantize  d = max|x| / 127 per 32 values, q = round to nearest even of x / d, sum per 16; n a
- *           multiple of 32; a group of zeros has d = 0, q = 0
- * rmsnorm   y[i] = x[i] * w[i] / sqrt(mean_i(x[i]^2) + eps)   (Zhang & Sennrich 2019, eq. 4); y may
- * be x; w NULL: all ones swiglu    y[i] = silu(gate[i]) * up[i], silu(v) = v / (1 + exp(-v))
- * (Shazeer 2020, eq. 5); y may be gate or up add       y[i] += x[i] axpy      y[i] += a * x[i]
- * scale     y[i] *= a
- * rope_norm rotates pairs (2i, 2i+1), i < n_pair, by (cos[i], sin[i]), in place   (Su et al. 2021)
- * rope_neox rotates pairs (i, i + n_pair)
- * softmax   one tile of a running softmax (Milakov & Gimelshein 2018): with m' = max(*m, max_j
- * s[j]) s[j] = exp(s[j] - m'), *l = *l * exp(*m - m') + sum_j s[j], *m = m'; returns exp(*m_old -
- * m'), the factor for what was accumulated before; start with *m = -INFINITY, *l = 0 */
+ * quantize: per 32 values d = max|x| / 127 and q = x / d rounded to nearest; sum per 16 of q. n is
+ * a multiple of 32. A group whose max|x| is below 2^-100 has d = 0, q = 0; one that holds an
+ * infinity or a NaN has q = 0 and a d that is not finite, so that what is computed from it is NaN.
+ *
+ * rmsnorm: y[i] = x[i] * w[i] / sqrt(mean_i(x[i]^2) + eps)       (Zhang & Sennrich 2019, eq. 4); y
+ * may be x; w NULL: all ones.
+ *
+ * swiglu: y[i] = silu(gate[i]) * up[i], silu(v) = v / (1 + exp(-v))         (Shazeer 2020, eq. 5);
+ * y may be gate or up.
+ *
+ * add: y[i] += x[i]. axpy: y[i] += a * x[i]. scale: y[i] *= a.
+ *
+ * rope_norm rotates pairs (2i, 2i+1), i < n_pair, by (cos[i], sin[i]), in place; rope_neox rotates
+ * pairs (i, i + n_pair).                                                         (Su et al. 2021)
+ *
+ * softmax: one tile of a running softmax (Milakov & Gimelshein 2018). With m' = max(*m, max_j
+ * s[j]): s[j] = exp(s[j] - m'), *l = *l * exp(*m - m') + sum_j s[j], *m = m'; returns exp(*m_old -
+ * m'), the factor for what was accumulated before. Start with *m = -INFINITY, *l = 0. While m' is
+ * -INFINITY s becomes 0 and nothing else changes. exp is within 2 ulp. */
 #define DU_KERN_LIST(X)                                                                            \
     X(quantize, void, (int8_t * q, float *d, int16_t *sum, const float *x, int64_t n))             \
     X(rmsnorm, void, (float *y, const float *x, const float *w, int64_t n, float eps))             \

@@ -1,0 +1,16 @@
+/* What each kernel file puts into the table: a level is the plain C entries, then those of every
+ * lower level of the machine, then its own. */
+#ifndef DU_KERN_CPU_FILL_H
+#define DU_KERN_CPU_FILL_H
+
+#include "kern/kern.h"
+
+/* A group whose largest magnitude is below this counts as zeros: 127 / max must be finite. */
+#define DU_QUANTIZE_MIN 0x1p-100f
+
+void du_kern_fill_mm_float_c(du_kern *k);
+void du_kern_fill_mm_block_c(du_kern *k);
+void du_kern_fill_attn_c(du_kern *k);
+void du_kern_fill_vec_c(du_kern *k);
+
+#endif
