@@ -83,8 +83,8 @@ typedef struct du_gguf du_gguf;
 DU_NODISCARD
 du_err du_gguf_open(du_gguf **out, const char *path, du_diag *diag);
 
-/* The same for one whole file in memory, which is borrowed until the close and aligned to
- * DU_ALIGN; what names it in messages. A part of a split set gives DU_EFORMAT. */
+/* The same for one whole file in memory, which is borrowed until the close; tensors are aligned as
+ * the block is. what names it in messages. A part of a split set gives DU_EFORMAT. */
 DU_NODISCARD
 du_err du_gguf_parse(du_gguf **out, const void *bytes, size_t len, const char *what, du_diag *diag);
 

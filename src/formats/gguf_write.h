@@ -21,7 +21,8 @@ DU_NODISCARD
 du_err du_gguf_writer_new(du_gguf_writer **out, du_diag *diag);
 
 /* Keys, written in the order of their first put; a key put again takes the new value. Names, texts
- * and values are copied. Failures (memory, a limit of gguf.h) are sticky and told by _begin. */
+ * and values are copied. Failures (memory, a limit of gguf.h, general.alignment, which is the
+ * writer's own) are sticky and told by _begin. */
 void du_gguf_put_u32(du_gguf_writer *w, const char *key, uint32_t value);
 void du_gguf_put_i32(du_gguf_writer *w, const char *key, int32_t value);
 void du_gguf_put_u64(du_gguf_writer *w, const char *key, uint64_t value);
@@ -35,14 +36,15 @@ void du_gguf_put_value(du_gguf_writer *w, const char *key, du_gguf_type type, co
 void du_gguf_put_array(du_gguf_writer *w, const char *key, du_gguf_type type, const void *values,
                        int64_t n);
 
-/* A key as another file has it. */
+/* A key as another file has it. Those that describe that file and not its model (general.alignment,
+ * split.*) are left out. */
 void du_gguf_put_kv(du_gguf_writer *w, const du_gguf_kv *kv);
 
 /* Takes a key away again; nothing where it is absent. */
 void du_gguf_drop(du_gguf_writer *w, const char *key);
 
-/* Declares the next tensor. dims fastest first; dtype one that GGUF has, dims[0] a multiple of its
- * block. Failures are sticky, told by _begin. */
+/* Declares the next tensor. name at most 63 bytes; dims fastest first; dtype one that GGUF has,
+ * dims[0] a multiple of its block. Failures are sticky, told by _begin. */
 void du_gguf_put_tensor(du_gguf_writer *w, const char *name, du_dtype dtype, int32_t n_dims,
                         const int64_t *dims);
 

@@ -1,0 +1,68 @@
+/* A folder of its own for a test that writes files. */
+#ifndef DU_TESTS_TMP_H
+#define DU_TESTS_TMP_H
+
+#include <dirent.h>
+#include <stdbool.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "test.h"
+
+enum { TEST_PATH_BYTES = 512 };
+
+typedef struct {
+    char path[64];
+} test_tmp;
+
+static inline test_tmp test_tmp_make(void) {
+    test_tmp t;
+    snprintf(t.path, sizeof t.path, "/tmp/dure-test-XXXXXX");
+    assert_non_null(mkdtemp(t.path));
+    return t;
+}
+
+/* The path of a file in the folder, in one of eight buffers that take turns. */
+static inline const char *test_tmp_file(const test_tmp *t, const char *name) {
+    static char paths[8][TEST_PATH_BYTES];
+    static unsigned turn;
+    char *path = paths[turn++ % 8];
+    snprintf(path, TEST_PATH_BYTES, "%s/%s", t->path, name);
+    return path;
+}
+
+static inline void test_tmp_write(const test_tmp *t, const char *name, const void *bytes,
+                                  size_t n) {
+    FILE *f = fopen(test_tmp_file(t, name), "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* How many files the folder holds, temporary ones too. */
+static inline int64_t test_tmp_count(const test_tmp *t) {
+    DIR *dir = opendir(t->path);
+    assert_non_null(dir);
+    int64_t n = 0;
+    for (struct dirent *e; (e = readdir(dir));) {
+        n += e->d_name[0] != '.';
+    }
+    closedir(dir);
+    return n;
+}
+
+/* Removes the folder and the files in it. */
+static inline void test_tmp_remove(const test_tmp *t) {
+    DIR *dir = opendir(t->path);
+    assert_non_null(dir);
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (e->d_name[0] != '.') {
+            assert_int_equal(unlink(test_tmp_file(t, e->d_name)), 0);
+        }
+    }
+    closedir(dir);
+    assert_int_equal(rmdir(t->path), 0);
+}
+
+#endif
