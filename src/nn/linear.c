@@ -1,0 +1,114 @@
+#include "nn/linear.h"
+
+#include "nn/acts.h"
+
+/* A task should read tens of kilobytes of weights: less is lost in handing out, more leaves a
+ * thread waiting at the end. Rows are independent, so the split never changes a bit. */
+int64_t du_linear_rows_per_task(const du_ctx *ctx, const du_mat *w, int64_t T) {
+    int64_t n_threads = du_pool_n_threads(ctx->pool);
+    if (n_threads == 1) {
+        return w->rows;
+    }
+    int64_t share = w->rows / (n_threads * 8);
+    int64_t bytes = T > 8 ? 16 << 10 : 48 << 10;
+    int64_t enough = bytes / (int64_t)w->row_bytes;
+    int64_t rows = share > enough ? share : enough;
+    return rows < 16 ? 16 : rows / 16 * 16;
+}
+
+typedef struct {
+    const du_kern *kern;
+    const du_linear_out *outs;
+    const du_acts *acts;
+    const int64_t *first_task; /* [n_out] */
+    const int64_t *rows;       /* [n_out] rows per task */
+    int64_t n_out, T;
+} linear_job;
+
+static void linear_task(void *arg, int64_t i_task, int64_t i_thread) {
+    (void)i_thread;
+    const linear_job *job = arg;
+    int64_t i = job->n_out - 1;
+    while (job->first_task[i] > i_task) {
+        i--;
+    }
+    const du_linear_out *out = &job->outs[i];
+    int64_t row0 = (i_task - job->first_task[i]) * job->rows[i];
+    int64_t row1 = row0 + job->rows[i] < out->w->rows ? row0 + job->rows[i] : out->w->rows;
+    job->kern->mm[out->w->dtype](out->y, out->ldy, out->w, row0, row1, job->acts, NULL, job->T);
+    if (!out->bias) {
+        return;
+    }
+    for (int64_t t = 0; t < job->T; t++) {
+        job->kern->add(out->y + t * out->ldy + row0, out->bias + row0, row1 - row0);
+    }
+}
+
+du_err du_linear_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
+                     int64_t ldx, int64_t T) {
+    enum { MAX_OUT = 8 };
+    DU_CHECK(n_out >= 1 && n_out <= MAX_OUT);
+    bool with_q8 = false;
+    for (int64_t i = 0; i < n_out; i++) {
+        with_q8 = with_q8 || du_dtype_is_block(outs[i].w->dtype);
+    }
+    du_arena_mark mark = du_arena_get_mark(ctx->scratch);
+    du_acts acts;
+    du_err err = du_acts_make(ctx, &acts, x, ldx, T, outs[0].w->cols, with_q8);
+    if (err == DU_OK) {
+        int64_t first_task[MAX_OUT], rows[MAX_OUT], n_tasks = 0;
+        for (int64_t i = 0; i < n_out; i++) {
+            first_task[i] = n_tasks;
+            rows[i] = du_linear_rows_per_task(ctx, outs[i].w, T);
+            n_tasks += (outs[i].w->rows + rows[i] - 1) / rows[i];
+        }
+        linear_job job = {ctx->kern, outs, &acts, first_task, rows, n_out, T};
+        du_pool_run(ctx->pool, linear_task, &job, n_tasks);
+    }
+    du_arena_release(ctx->scratch, mark);
+    return err;
+}
+
+typedef struct {
+    const du_kern *kern;
+    float *y;
+    const du_mat *w;
+    const du_acts *acts;
+    const int32_t *i_row; /* [H, T]: rows of acts that head h reads */
+    int64_t ld_y, H, T, rows_per_task, n_blocks;
+} heads_job;
+
+static void heads_task(void *arg, int64_t i_task, int64_t i_thread) {
+    (void)i_thread;
+    const heads_job *job = arg;
+    int64_t h = i_task / job->n_blocks, row0 = i_task % job->n_blocks * job->rows_per_task;
+    const du_mat *w = &job->w[h];
+    int64_t row1 = row0 + job->rows_per_task < w->rows ? row0 + job->rows_per_task : w->rows;
+    job->kern->mm[w->dtype](job->y + h * job->ld_y, job->H * job->ld_y, w, row0, row1, job->acts,
+                            job->i_row + h * job->T, job->T);
+}
+
+du_err du_heads_fwd(du_ctx *ctx, float *y, int64_t ld_y, const du_mat *w, const float *x,
+                    int64_t ld_x, int64_t H, int64_t T) {
+    du_arena_mark mark = du_arena_get_mark(ctx->scratch);
+    du_acts acts;
+    int32_t *i_row = DU_SCRATCH(ctx, int32_t, H * T);
+    du_err err = i_row ? DU_OK : DU_ENOMEM;
+    if (err == DU_OK) {
+        err = du_acts_make(ctx, &acts, x, ld_x, T * H, w->cols, du_dtype_is_block(w->dtype));
+    }
+    if (err == DU_OK) {
+        for (int64_t h = 0; h < H; h++) {
+            for (int64_t t = 0; t < T; t++) {
+                i_row[h * T + t] = (int32_t)(t * H + h);
+            }
+        }
+        int64_t rows =
+            H >= du_pool_n_threads(ctx->pool) * 4 ? w->rows : du_linear_rows_per_task(ctx, w, T);
+        int64_t n_blocks = (w->rows + rows - 1) / rows;
+        heads_job job = {ctx->kern, y, w, &acts, i_row, ld_y, H, T, rows, n_blocks};
+        du_pool_run(ctx->pool, heads_task, &job, H * n_blocks);
+    }
+    du_arena_release(ctx->scratch, mark);
+    return err;
+}
