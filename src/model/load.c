@@ -1,0 +1,448 @@
+/* Loading: from the tensors of either container to the fields of an architecture's weight table.
+ *
+ * Matrices stay where they lie in the mapped file. Vectors (norms, biases) are converted to f32
+ * when stored otherwise; experts become an array of E matrices, whether the file stacks them (GGUF)
+ * or names them one by one. */
+#include <stdio.h>
+
+#include "base/json.h"
+#include "model/model.h"
+
+#define DU_ARCH_EXTERN(symbol) extern const du_arch symbol;
+#include "model/arch_list.h"
+DU_ARCH_LIST(DU_ARCH_EXTERN)
+#undef DU_ARCH_EXTERN
+
+#define DU_ARCH_ADDRESS(symbol) &symbol,
+static const du_arch *const archs[] = {DU_ARCH_LIST(DU_ARCH_ADDRESS)};
+#undef DU_ARCH_ADDRESS
+enum { N_ARCHS = sizeof archs / sizeof *archs };
+
+const du_arch *du_arch_at(int64_t i) {
+    return i >= 0 && i < N_ARCHS ? archs[i] : NULL;
+}
+
+const du_arch *du_arch_of_gguf(du_sv name) {
+    for (int64_t i = 0; i < N_ARCHS; i++) {
+        if (du_sv_is(name, archs[i]->name)) {
+            return archs[i];
+        }
+    }
+    return NULL;
+}
+
+const du_arch *du_arch_of_hf(const char *model_type) {
+    for (int64_t i = 0; i < N_ARCHS; i++) {
+        for (const char *const *type = archs[i]->hf_types; *type; type++) {
+            if (strcmp(*type, model_type) == 0) {
+                return archs[i];
+            }
+        }
+    }
+    return NULL;
+}
+
+int64_t du_dim_value(const du_hparams *hp, du_dim dim) {
+    switch (dim) {
+#define DU_DIM_CASE(name, value)                                                                   \
+    case DU_DIM_##name:                                                                            \
+        return value;
+        DU_DIM_LIST(DU_DIM_CASE)
+#undef DU_DIM_CASE
+    default:
+        return 0;
+    }
+}
+
+const char *du_role_name(du_role role) {
+#define DU_ROLE_TEXT(name, text) text,
+    static const char *const names[] = {DU_ROLE_LIST(DU_ROLE_TEXT)};
+#undef DU_ROLE_TEXT
+    return names[role];
+}
+
+const char *du_weight_name(char *out, size_t size, const char *pattern, int64_t layer,
+                           int64_t expert) {
+    size_t n = 0;
+    int64_t next = layer;
+    for (const char *p = pattern; *p && n + 24 < size; p++) {
+        if (p[0] == '%' && p[1] == 'd') {
+            n += (size_t)snprintf(out + n, size - n, "%lld", (long long)next);
+            next = expert;
+            p++;
+        } else {
+            out[n++] = *p;
+        }
+    }
+    out[n] = '\0';
+    return out;
+}
+
+bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t layer) {
+    bool moe = layer >= hp->n_dense_layer;
+    switch (def->where) {
+    case DU_IN_ALL:
+        return true;
+    case DU_IN_DENSE:
+        return !moe;
+    case DU_IN_MOE:
+        return moe;
+    case DU_IN_MOE_SHARED:
+        return moe && hp->n_shared_expert > 0;
+    case DU_IN_Q_LATENT:
+        return hp->q_rank > 0;
+    case DU_IN_Q_PLAIN:
+        return hp->q_rank == 0;
+    case DU_IN_MOE_SIGMOID:
+        return moe && hp->router.score == DU_SCORE_SIGMOID;
+    }
+    return false;
+}
+
+void *du_model_field(const du_model *model, const du_weight_def *def, int64_t layer) {
+    /* The caller of a const model only looks; the loader is the one that writes. */
+    char *base = def->in_layer ? du_model_layer(model, layer) : (char *)(uintptr_t)&model->top;
+    return base + def->field;
+}
+
+void *du_model_alloc(du_model *model, size_t n, size_t size_bytes) {
+    return du_arena_alloc(model->arena, n, size_bytes);
+}
+
+typedef struct {
+    du_model *model;
+    du_diag *diag;
+    bool gguf;
+} loader;
+
+static du_err fail_missing(const loader *l, const char *name) {
+    return du_fail(l->diag, DU_EFORMAT, "%s: the tensor %s is missing",
+                   du_weights_path(l->model->files), name);
+}
+
+/* The file's tensor as a matrix: leading dimensions folded into rows, its row count and columns as
+ * expected, its number type one of weights. */
+static du_err as_matrix(const loader *l, const du_weight *w, int64_t rows, int64_t cols,
+                        du_mat *out) {
+    const char *path = du_weights_path(l->model->files);
+    if (w->dtype == DU_DTYPE_COUNT) {
+        return du_fail(l->diag, DU_EUNSUPPORTED, "%s: %s has type %s, which is no weight type",
+                       path, w->name, w->type_name);
+    }
+    int64_t last = w->n_dims > 0 ? w->dims[w->n_dims - 1] : 1, lead = 1;
+    for (int32_t i = 0; i + 1 < w->n_dims; i++) {
+        if (!du_mul_i64(lead, w->dims[i], &lead)) {
+            lead = -1;
+            break;
+        }
+    }
+    if (w->n_dims == 1 && cols == 1) {
+        lead = last;
+        last = 1;
+    }
+    if (lead != rows || last != cols) {
+        return du_fail(l->diag, DU_EFORMAT, "%s: %s is [%lld, %lld], expected [%lld, %lld]", path,
+                       w->name, (long long)lead, (long long)last, (long long)rows, (long long)cols);
+    }
+    if (cols > 1 && cols % du_dtype_get(w->dtype)->block != 0) {
+        return du_fail(l->diag, DU_EFORMAT, "%s: %s: rows of %lld are no multiple of %s's block",
+                       path, w->name, (long long)cols, w->type_name);
+    }
+    *out = (du_mat){.data = w->data,
+                    .dtype = w->dtype,
+                    .rows = rows,
+                    .cols = cols,
+                    .row_bytes = cols > 1 ? du_dtype_row_bytes(w->dtype, cols) : 0,
+                    .aux = w->scale_inv,
+                    .aux_cols = (cols + DU_F8_TILE - 1) / DU_F8_TILE};
+    return DU_OK;
+}
+
+/* A vector in f32, in place where it is stored so. */
+static du_err as_vector(const loader *l, const du_weight *w, int64_t n, const float **out) {
+    du_mat m;
+    du_err err = as_matrix(l, w, n, 1, &m);
+    if (err != DU_OK) {
+        return err;
+    }
+    if (m.dtype == DU_F32) {
+        *out = m.data;
+        return DU_OK;
+    }
+    if (du_dtype_is_block(m.dtype) || m.aux) {
+        return du_fail(l->diag, DU_EUNSUPPORTED, "%s: %s: a vector of type %s",
+                       du_weights_path(l->model->files), w->name, w->type_name);
+    }
+    float *y = du_model_alloc(l->model, (size_t)n, sizeof *y);
+    if (!y) {
+        return du_fail_nomem(l->diag, w->name);
+    }
+    du_dtype_get(m.dtype)->unpack(y, m.data, n);
+    *out = y;
+    return DU_OK;
+}
+
+/* Rows of the entries before `def` that share its fused tensor, and of all of them. */
+static void fused_place(const loader *l, const du_weight_def *def, int64_t *before, int64_t *all) {
+    const du_arch *arch = l->model->arch;
+    *before = *all = 0;
+    for (int64_t i = 0; i < arch->n_weights; i++) {
+        const du_weight_def *other = &arch->weights[i];
+        if (!other->gguf_fused || strcmp(other->gguf_fused, def->gguf_fused) != 0) {
+            continue;
+        }
+        int64_t rows = du_dim_value(&l->model->hp, other->rows);
+        *before += other < def ? rows : 0;
+        *all += rows;
+    }
+}
+
+/* The matrix of one entry from its own tensor, or as a part of a fused one; *out.data stays NULL
+ * when the file has neither. n is the number of stacked matrices (1, or experts), out [n]. */
+static du_err find_stacked(const loader *l, const du_weight_def *def, int64_t layer, int64_t n,
+                           int64_t rows, int64_t cols, du_mat *out, char *name) {
+    const du_weights *files = l->model->files;
+    int64_t before = 0, all = rows;
+    const du_weight *w = NULL;
+    if (def->gguf) {
+        w = du_weights_find(files,
+                            du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->gguf, layer, -1));
+    }
+    if (!w && def->gguf_fused) {
+        char fused[DU_WEIGHT_NAME_BYTES];
+        w = du_weights_find(files, du_weight_name(fused, sizeof fused, def->gguf_fused, layer, -1));
+        if (w) {
+            fused_place(l, def, &before, &all);
+        }
+    }
+    if (!w) {
+        return DU_OK;
+    }
+    du_mat whole;
+    du_err err = as_matrix(l, w, n * all, cols, &whole);
+    for (int64_t i = 0; err == DU_OK && i < n; i++) {
+        out[i] = du_mat_slice(&whole, i * all + before, rows);
+    }
+    return err;
+}
+
+static du_err load_experts(const loader *l, const du_weight_def *def, int64_t layer, du_mat **out,
+                           char *name) {
+    const du_hparams *hp = &l->model->hp;
+    int64_t n = hp->router.n_expert;
+    int64_t rows = du_dim_value(hp, def->rows), cols = du_dim_value(hp, def->cols);
+    du_mat *mats = du_model_alloc(l->model, (size_t)n, sizeof *mats);
+    if (!mats) {
+        return du_fail_nomem(l->diag, "the table of experts");
+    }
+    memset(mats, 0, (size_t)n * sizeof *mats);
+    *out = mats;
+    if (l->gguf) {
+        return find_stacked(l, def, layer, n, rows, cols, mats, name);
+    }
+    for (int64_t e = 0; e < n; e++) {
+        du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->hf, layer, e);
+        const du_weight *w = du_weights_find(l->model->files, name);
+        if (!w) {
+            return fail_missing(l, name);
+        }
+        du_err err = as_matrix(l, w, rows, cols, &mats[e]);
+        if (err != DU_OK) {
+            return err;
+        }
+    }
+    return DU_OK;
+}
+
+static du_err load_one(const loader *l, const du_weight_def *def, int64_t layer) {
+    const du_hparams *hp = &l->model->hp;
+    const char *pattern = l->gguf ? def->gguf : def->hf;
+    if (!pattern || !du_weight_def_in(def, hp, layer)) {
+        return DU_OK;
+    }
+    char name[DU_WEIGHT_NAME_BYTES];
+    du_weight_name(name, sizeof name, pattern, layer, 0);
+    void *field = du_model_field(l->model, def, layer);
+    int64_t rows = du_dim_value(hp, def->rows), cols = du_dim_value(hp, def->cols);
+    const du_weight *w = du_weights_find(l->model->files, name);
+    bool found = w != NULL;
+    du_err err = DU_OK;
+    if (def->kind == DU_WEIGHT_VEC) {
+        err = w ? as_vector(l, w, rows, field) : DU_OK;
+    } else if (def->kind == DU_WEIGHT_EXPERTS) {
+        err = load_experts(l, def, layer, field, name);
+        found = err == DU_OK && (*(du_mat **)field)[0].data;
+    } else if (l->gguf) {
+        err = find_stacked(l, def, layer, 1, rows, cols, field, name);
+        found = err == DU_OK && ((du_mat *)field)->data;
+    } else {
+        err = w ? as_matrix(l, w, rows, cols, field) : DU_OK;
+    }
+    if (err == DU_OK && !found && !def->optional) {
+        err = fail_missing(l, name);
+    }
+    return err;
+}
+
+static du_err load_weights(const loader *l) {
+    du_model *model = l->model;
+    du_err err = DU_OK;
+    for (int64_t i = 0; err == DU_OK && i < model->arch->n_weights; i++) {
+        const du_weight_def *def = &model->arch->weights[i];
+        int64_t n = def->in_layer ? model->hp.n_layer : 1;
+        for (int64_t layer = 0; err == DU_OK && layer < n; layer++) {
+            err = load_one(l, def, layer);
+        }
+    }
+    return err;
+}
+
+/* The architecture and its hyper-parameters. */
+static du_err read_hparams(du_model *model, du_diag *diag) {
+    const du_gguf *g = du_weights_gguf(model->files);
+    const char *path = du_weights_path(model->files);
+    if (g) {
+        du_sv name = {"", 0};
+        du_err err = du_gguf_get_str(g, "general.architecture", &name, diag);
+        if (err != DU_OK) {
+            return err;
+        }
+        model->arch = du_arch_of_gguf(name);
+        if (!model->arch) {
+            return du_fail(diag, DU_EUNSUPPORTED,
+                           "%s: general.architecture '%.*s' is not supported (see README)", path,
+                           (int)(name.len < 60 ? name.len : 60), name.s);
+        }
+        err = model->arch->read_gguf(&model->hp, g, diag);
+        if (err == DU_OK && model->hp.n_vocab == 0) {
+            const du_weight *embed = du_weights_find(model->files, "token_embd.weight");
+            model->hp.n_vocab = embed ? embed->dims[0] : 1;
+        }
+        return err;
+    }
+    const json_t *config = du_hf_config(du_weights_hf(model->files));
+    if (!config) {
+        return du_fail(diag, DU_ENOENT, "%s: there is no config.json", path);
+    }
+    const char *type = "";
+    du_err err = du_json_get_str(config, "model_type", &type, diag);
+    model->arch = err == DU_OK ? du_arch_of_hf(type) : NULL;
+    if (err == DU_OK && !model->arch) {
+        err = du_fail(diag, DU_EUNSUPPORTED, "model_type '%s' is not supported (see README)", type);
+    }
+    if (err == DU_OK) {
+        err = model->arch->read_hf(&model->hp, config, diag);
+    }
+    du_diag_context(diag, "%s/config.json", path);
+    return err;
+}
+
+static bool any_block_type(const du_model *model) {
+    for (int64_t i = 0; i < du_weights_n(model->files); i++) {
+        const du_weight *w = du_weights_at(model->files, i);
+        if (w->dtype != DU_DTYPE_COUNT && du_dtype_is_block(w->dtype)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static du_err acquire_mapped(const du_expert_source *src, int64_t layer, int32_t expert,
+                             du_expert *out);
+
+/* Everything after the hyper-parameters. */
+static du_err load_body(du_model *model, du_diag *diag) {
+    du_hparams *hp = &model->hp;
+    du_err err = du_hparams_check(hp, diag);
+    if (err != DU_OK) {
+        du_diag_context(diag, "%s", du_weights_path(model->files));
+        return err;
+    }
+    model->arena = du_arena_new(1 << 20);
+    if (!model->arena) {
+        return du_fail_nomem(diag, "the model");
+    }
+    size_t layers_bytes = (size_t)hp->n_layer * model->arch->layer_bytes;
+    model->layers = du_model_alloc(model, layers_bytes, 1);
+    float *freq = du_model_alloc(model, (size_t)hp->rope_dim / 2, sizeof *freq);
+    if (!model->layers || !freq) {
+        return du_fail_nomem(diag, "the model");
+    }
+    memset(model->layers, 0, layers_bytes);
+    loader l = {model, diag, du_weights_get_kind(model->files) == DU_WEIGHTS_GGUF};
+    err = load_weights(&l);
+    if (err != DU_OK) {
+        return err;
+    }
+    /* config.json says whether the matrices are one, and wins over a copy in the file. */
+    if (l.gguf || hp->tied) {
+        hp->tied = hp->tied || !model->top.output.data;
+    } else if (!model->top.output.data) {
+        return fail_missing(&l, "lm_head.weight");
+    }
+    if (hp->tied) {
+        model->top.output = model->top.embed;
+    }
+    model->block_quantised = any_block_type(model);
+    du_hparams_rope_freqs(hp, freq, model->top.rope_factors);
+    model->rope_freq = freq;
+    model->rope_magnitude = (float)du_hparams_rope_magnitude(hp);
+    model->attn_scale = (float)du_hparams_attn_scale(hp);
+    model->experts = (du_expert_source){.acquire = acquire_mapped, .user = model};
+    return model->arch->finish ? model->arch->finish(model, diag) : DU_OK;
+}
+
+du_err du_model_load(du_model **out, du_weights *files, du_diag *diag) {
+    du_model *model = du_alloc_zero(1, sizeof *model);
+    if (!model) {
+        du_weights_close(files);
+        return du_fail_nomem(diag, "the model");
+    }
+    model->files = files;
+    du_err err = read_hparams(model, diag);
+    if (err == DU_OK) {
+        err = load_body(model, diag);
+    }
+    if (err != DU_OK) {
+        du_model_close(model);
+        return err;
+    }
+    *out = model;
+    return DU_OK;
+}
+
+du_err du_model_open(du_model **out, const char *path, du_diag *diag) {
+    du_weights *files;
+    du_err err = du_weights_open(&files, path, diag);
+    return err == DU_OK ? du_model_load(out, files, diag) : err;
+}
+
+void du_model_close(du_model *model) {
+    if (!model) {
+        return;
+    }
+    du_arena_free(model->arena);
+    du_weights_close(model->files);
+    du_free(model);
+}
+
+/* The mapped file as an expert source: everything is readable at any time. */
+static du_err acquire_mapped(const du_expert_source *src, int64_t layer, int32_t expert,
+                             du_expert *out) {
+    const du_model *model = src->user;
+    for (int64_t i = 0; i < model->arch->n_weights; i++) {
+        const du_weight_def *def = &model->arch->weights[i];
+        if (def->kind != DU_WEIGHT_EXPERTS) {
+            continue;
+        }
+        const du_mat *mats = *(du_mat *const *)du_model_field(model, def, layer);
+        if (def->role == DU_ROLE_EXPERT_GATE) {
+            out->gate = mats[expert];
+        } else if (def->role == DU_ROLE_EXPERT_UP) {
+            out->up = mats[expert];
+        } else {
+            out->down = mats[expert];
+        }
+    }
+    return DU_OK;
+}
