@@ -26,7 +26,7 @@ check-all: ## check, and sanitizers, fuzz smoke runs, Python references, slow su
 	@tools/check.sh --all
 
 install: all ## install under PREFIX (default /usr/local; DESTDIR is honoured)
-	@$(CMAKE_BUILD) $(PRESET_DIR) --target dure libdure libdure_shared
+	@$(CMAKE_BUILD) $(PRESET_DIR) --target dure libdure libdure_shared dure_share
 	@cmake --install $(PRESET_DIR) --prefix $(PREFIX)
 
 format: ## bring the C files into the form that clang-format 14 decides

@@ -1,0 +1,204 @@
+#include "cli/out.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <utf8proc.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+static bool wants_style(FILE *f) {
+    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+    return isatty(fileno(f)) && !(no_color && *no_color) && !(term && strcmp(term, "dumb") == 0);
+}
+
+const char *du_cli_style_code(FILE *f, du_cli_style style) {
+    static const char *const codes[] = {[DU_CLI_PLAIN] = "\033[0m",
+                                        [DU_CLI_BOLD] = "\033[1m",
+                                        [DU_CLI_DIM] = "\033[2m",
+                                        [DU_CLI_ERROR] = "\033[31m",
+                                        [DU_CLI_PROMPT] = "\033[1;32m"};
+    return wants_style(f) ? codes[style] : "";
+}
+
+void du_cli_print_error(const char *name, const char *msg) {
+    fprintf(stderr, "%sdure%s%s:%s %s\n", du_cli_style_code(stderr, DU_CLI_ERROR), name ? " " : "",
+            name ? name : "", du_cli_style_code(stderr, DU_CLI_PLAIN), msg);
+}
+
+void du_cli_note(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+du_cli_sink du_cli_sink_of(FILE *f) {
+    return (du_cli_sink){.f = f, .filter = isatty(fileno(f))};
+}
+
+void du_cli_sink_write(du_cli_sink *sink, du_sv text) {
+    if (text.len > 0) {
+        sink->last = text.s[text.len - 1];
+    }
+    if (!sink->filter) {
+        fwrite(text.s, 1, text.len, sink->f);
+        return;
+    }
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.s[i];
+        bool control = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
+        bool high_control = sink->lead && c >= 0x80 && c < 0xa0;
+        if (sink->lead && !high_control) {
+            fputc(0xc2, sink->f);
+        }
+        sink->lead = c == 0xc2;
+        if (control || high_control) {
+            fputs("\xef\xbf\xbd", sink->f);
+        } else if (!sink->lead) {
+            fputc(c, sink->f);
+        }
+    }
+}
+
+void du_cli_sink_end_line(du_cli_sink *sink) {
+    if (sink->last != '\n' && sink->last != '\0') {
+        fputc('\n', sink->f);
+        sink->last = '\n';
+    }
+}
+
+du_err du_cli_print_json(json_t *value, du_diag *diag) {
+    if (!value) {
+        return du_fail_nomem(diag, "the JSON output");
+    }
+    int failed = json_dumpf(value, stdout, JSON_REAL_PRECISION(12) | JSON_ENCODE_ANY);
+    json_decref(value);
+    if (failed) {
+        return du_fail(diag, DU_EIO, "standard output: cannot write the JSON result");
+    }
+    fputc('\n', stdout);
+    return DU_OK;
+}
+
+int64_t du_cli_columns(du_sv text) {
+    int64_t n = 0;
+    size_t at = 0;
+    while (at < text.len) {
+        utf8proc_int32_t c = 0xfffd;
+        utf8proc_ssize_t got = utf8proc_iterate((const utf8proc_uint8_t *)text.s + at,
+                                                (utf8proc_ssize_t)(text.len - at), &c);
+        at += got > 0 ? (size_t)got : 1;
+        n += got > 0 ? utf8proc_charwidth(c) : 1;
+    }
+    return n;
+}
+
+void du_cli_table_add(du_cli_table *table, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    char *cell = n >= 0 ? du_alloc((size_t)n + 1) : NULL;
+    void *cells = table->cells;
+    bool grown = du_grow(&cells, &table->cap, table->n_cells, sizeof *table->cells);
+    table->cells = cells;
+    if (!cell || !grown) {
+        du_free(cell);
+        table->failed = true;
+        return;
+    }
+    va_start(args, fmt);
+    vsnprintf(cell, (size_t)n + 1, fmt, args);
+    va_end(args);
+    table->cells[table->n_cells++] = cell;
+}
+
+static void print_cell(const du_cli_table *table, size_t i, int64_t width, FILE *f) {
+    int64_t column = (int64_t)i % table->n_columns;
+    bool last = column == table->n_columns - 1;
+    int64_t pad = width - du_cli_columns(du_sv_of(table->cells[i]));
+    bool right = table->right[column] == 'r';
+    int before = right ? (int)pad : 0, after = right || last ? 0 : (int)pad;
+    fprintf(f, "%*s%s%*s%s", before, "", table->cells[i], after, "", last ? "\n" : "  ");
+}
+
+du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag) {
+    int64_t width[DU_CLI_TABLE_COLUMNS_MAX] = {0};
+    size_t n = (size_t)table->n_columns;
+    DU_CHECK(n <= DU_CLI_TABLE_COLUMNS_MAX);
+    for (size_t i = 0; i < table->n_cells; i++) {
+        int64_t columns = du_cli_columns(du_sv_of(table->cells[i]));
+        width[i % n] = columns > width[i % n] ? columns : width[i % n];
+    }
+    for (size_t i = 0; i < table->n_cells; i++) {
+        if (!table->failed) {
+            print_cell(table, i, width[i % n], f);
+        }
+        du_free(table->cells[i]);
+    }
+    du_free(table->cells);
+    bool failed = table->failed;
+    *table = (du_cli_table){.n_columns = table->n_columns, .right = table->right};
+    return failed ? du_fail_nomem(diag, "a table") : DU_OK;
+}
+
+char *du_cli_bytes(char *buf, int64_t n_bytes) {
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB", "PB"};
+    double v = (double)n_bytes;
+    size_t unit = 0;
+    while (v >= 999.5 && unit + 1 < sizeof units / sizeof *units) {
+        v /= 1000;
+        unit++;
+    }
+    snprintf(buf, 24, unit == 0 || v >= 99.95 ? "%.0f %s" : "%.1f %s", v, units[unit]);
+    return buf;
+}
+
+static int64_t terminal_columns(void) {
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+du_cli_progress du_cli_progress_start(const char *label, int64_t total) {
+    const char *term = getenv("TERM");
+    bool on = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
+    return (du_cli_progress){.label = label, .total = total, .start_s = du_clock_s(), .on = on};
+}
+
+void du_cli_progress_set(du_cli_progress *bar, int64_t done) {
+    double now = du_clock_s();
+    if (!bar->on || (now - bar->shown_s < 0.1 && done < bar->total)) {
+        return;
+    }
+    bar->shown_s = now;
+    double part = bar->total > 0 ? (double)done / (double)bar->total : 1;
+    double left_s = part > 0 ? (now - bar->start_s) * (1 - part) / part : 0;
+    int64_t width = terminal_columns() - du_cli_columns(du_sv_of(bar->label)) - 26;
+    width = width > 50 ? 50 : width < 0 ? 0 : width;
+    fprintf(stderr, "\r%s [", bar->label);
+    for (int64_t i = 0; i < width; i++) {
+        fputc(i < (int64_t)(part * (double)width) ? '=' : ' ', stderr);
+    }
+    fprintf(stderr, "] %3.0f%%  %lld:%02lld left\033[K", part * 100, (long long)left_s / 60,
+            (long long)left_s % 60);
+    fflush(stderr);
+}
+
+void du_cli_progress_end(du_cli_progress *bar) {
+    if (bar->on && bar->shown_s > 0) {
+        fputs("\r\033[K", stderr);
+        fflush(stderr);
+    }
+}
+
+du_err du_cli_flush(du_diag *diag) {
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        return du_fail(diag, DU_EIO, "standard output: cannot write: %s", strerror(errno));
+    }
+    return DU_OK;
+}

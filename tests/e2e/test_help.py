@@ -1,0 +1,104 @@
+"""`dure help`, --help, mistakes on the command line, the man page and the completions."""
+import re
+import shutil
+import subprocess
+import unittest
+
+import program
+import tap
+
+
+def commands():
+    listed = program.run("help").out.split("Commands:\n")[1].split("\n\n")[0]
+    return [line.split()[0] for line in listed.splitlines()]
+
+
+def options(command):
+    """Long names of the options that the help of a command lists."""
+    return re.findall(r"^  (?:-., |    )--([a-z-]+)", program.run("help", command).out, re.MULTILINE)
+
+
+class Help(unittest.TestCase):
+    def test_overview(self):
+        text = program.run("help").out
+        self.assertEqual(text, program.run().out)
+        self.assertEqual(text, program.run("--help").out)
+        self.assertIn("version", commands())
+
+    def test_each_command(self):
+        for command in commands():
+            with self.subTest(command):
+                text = program.run("help", command).out
+                self.assertEqual(text, program.run(command, "--help").out)
+                self.assertTrue(text.startswith(f"usage: dure {command} "))
+                self.assertRegex(text, rf"\nExample:\n  (?:.*\| )?dure {command}\b")
+                self.assertIn("help", options(command))
+                body = text.split("\nExample:\n")[0].split("\n", 1)[1]
+                for line in body.splitlines():
+                    self.assertLessEqual(len(line), 80, line)
+
+    def test_help_wins_over_mistakes(self):
+        self.assertIn("usage: dure version", program.run("version", "--help", "--nonsense").out)
+
+    def test_mistakes(self):
+        for words, message in ((("versoin",), "unknown command versoin: did you mean version?"),
+                               (("zzzzzzzz",), "unknown command zzzzzzzz\n"),
+                               (("version", "--jsn"), "unknown option --jsn: did you mean --json?"),
+                               (("version", "x"), "an argument too many: x"),
+                               (("help", "nothing"), "no command is called nothing"),
+                               (("help", "--as", "pdf"), "'pdf' is none of text|man|bash|zsh|fish"),
+                               (("help", "version", "--as", "man"), "leave out version")):
+            with self.subTest(words):
+                done = program.run(*words, status=2)
+                self.assertEqual(done.out, "")
+                self.assertIn(message, done.err)
+                self.assertIn("dure help", done.err)
+
+    def test_man_page_and_completions_have_every_option(self):
+        forms = {form: program.run("help", "--as", form).out
+                 for form in ("man", "bash", "zsh", "fish")}
+        plain_man = re.sub(r"\\f[BIR]", "", forms["man"]).replace("\\-", "-")
+        for command in commands():
+            self.assertIn(f".SS dure {command} ", plain_man)
+            manual = plain_man.split(f".SS dure {command} ")[1].split(".SS ")[0]
+            bash = re.search(rf"^        {command}\) words='(.*)' ;;$", forms["bash"], re.MULTILINE)
+            zsh = forms["zsh"].split(f"    {command})\n")[1].split(";;")[0]
+            for option in options(command):
+                with self.subTest(f"{command} --{option}"):
+                    self.assertRegex(manual, rf"\n(?:-., )?--{option}\b")
+                    self.assertIn(f"--{option}", bash.group(1).split())
+                    self.assertIn(f"'--{option}[", zsh.replace("*--", "--"))
+                    self.assertRegex(forms["fish"], rf"_from {command}' -l {option}\b")
+
+    def test_scripts_parse(self):
+        for shell in ("bash", "zsh", "fish"):
+            with self.subTest(shell):
+                if not shutil.which(shell):
+                    continue
+                text = program.run("help", "--as", shell).out
+                done = subprocess.run([shell, "-n"], input=text, text=True, capture_output=True)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_bash_completion_works(self):
+        script = program.run("help", "--as", "bash").out + """
+            try() {
+                COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+                _dure
+                echo "${COMPREPLY[*]}"
+            }
+            try dure ver
+            try dure version --j
+            try dure help --as z
+            """
+        done = subprocess.run(["bash"], input=script, text=True, capture_output=True)
+        self.assertEqual(done.stdout.split("\n")[:3], ["version", "--json", "zsh"])
+
+    def test_lost_output_is_a_failure(self):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([program.DURE, "help"], stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"standard output: cannot write: No space left", done.stderr)
+
+
+if __name__ == "__main__":
+    tap.main()
