@@ -1,0 +1,15 @@
+# The program, with the default model inside, and what `make install` needs beside it.
+file(GLOB sources CONFIGURE_DEPENDS src/cli/*.c)
+add_executable(dure ${sources})
+target_link_libraries(dure PRIVATE libdure PkgConfig::EDIT)
+file(GLOB model CONFIGURE_DEPENDS models/dure-tiny.gguf)
+if(model)
+    set_source_files_properties(src/cli/default_model.c PROPERTIES
+        COMPILE_DEFINITIONS DURE_DEFAULT_MODEL="${model}" OBJECT_DEPENDS ${model})
+endif()
+
+add_library(libdure_shared SHARED EXCLUDE_FROM_ALL ${objects})
+set_target_properties(libdure_shared PROPERTIES OUTPUT_NAME dure SOVERSION 0 VERSION ${PROJECT_VERSION})
+target_link_libraries(libdure_shared PRIVATE dure_flags)
+
+include(cmake/install.cmake)
