@@ -15,12 +15,25 @@ static void fill_c(du_kern *k) {
     du_kern_fill_vec_c(k);
 }
 
+#if defined(__x86_64__)
+static void fill_avx2(du_kern *k) {
+    *k = tables[DU_ISA_C];
+    k->isa = DU_ISA_AVX2;
+}
+
+static void fill_avx512(du_kern *k) {
+    *k = tables[DU_ISA_AVX2];
+    k->isa = DU_ISA_AVX512;
+    du_kern_fill_mm_block_avx512(k);
+}
+#endif
+
 static void fill_tables(void) {
     fill_c(&tables[DU_ISA_C]);
-    for (int i = 1; i < DU_ISA_COUNT; i++) {
-        tables[i] = tables[DU_ISA_C];
-        tables[i].isa = (du_isa)i;
-    }
+#if defined(__x86_64__)
+    fill_avx2(&tables[DU_ISA_AVX2]);
+    fill_avx512(&tables[DU_ISA_AVX512]);
+#endif
 }
 
 const du_kern *du_kern_get(du_isa isa) {

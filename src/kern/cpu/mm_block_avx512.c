@@ -1,0 +1,469 @@
+/* Products with block-quantised weights on AVX-512 with VNNI.
+ *
+ * Every way of computing y[t,r] gives the same bits, since each does the same roundings in the same
+ * order. With g a group of 32 columns and D[g] its integer dot product (sub-scales included,
+ * exact):
+ *
+ *   acc[p] = sum over g = p, p + 8, p + 16, ... of D[g] * (scale[g] * d[g]) - min[g] * (d[g] *
+ * sum[g]) y      = ((acc0 + acc4) + (acc2 + acc6)) + ((acc1 + acc5) + (acc3 + acc7))
+ *
+ * one fused multiply-add per term. Two ways are used:
+ *
+ *  - pairs: two rows with one token, or one row with two tokens. 256 columns at a time stand in
+ *    four registers; VNNI leaves sums of four columns, which shuffles and adds bring to one lane
+ *    per group, so that the lanes are the accumulators acc[0..7]. Streams weights: for few tokens.
+ *
+ *  - tiles: 16 rows with many tokens. The weights are unpacked once and transposed, so that a
+ *    register holds four columns of 16 rows and VNNI sums whole groups without shuffles; the lanes
+ *    are rows. Phases p are taken one after the other over N_SUPER * 256 columns, their
+ *    accumulators kept in memory between. */
+#include "kern/cpu/blocks_avx512.h"
+#include "kern/cpu/fill.h"
+
+#define INLINE DU_WIDE_INLINE
+
+typedef void load_fn(du_wide *w, const uint8_t *p);
+
+/* What the compiler specialises every function on. */
+typedef struct {
+    load_fn *load;
+    int64_t block; /* columns per block: 32 or 256 */
+    size_t block_bytes;
+    int offset; /* as in DU_WIDE_LIST */
+    int has_sub, min;
+} traits;
+
+enum {
+    PREFETCH_BYTES = 4096, /* how far ahead of the weights in use the next are asked for */
+    N_PAIR_TOKENS = 5,     /* up to so many tokens pairs are faster than tiles */
+    N_TOKENS = 64,         /* tokens of a tile */
+    N_SUPER = 4,           /* groups of 256 columns unpacked together */
+};
+
+/* Bytes of 256 columns. */
+INLINE size_t super_bytes(traits k) {
+    return k.block == 256 ? k.block_bytes : 8 * k.block_bytes;
+}
+
+/* Loads n_groups (1 .. 8) groups of 32 columns; those missing count as zeros, which with zero
+ * activations change nothing. */
+INLINE void load_super(traits k, du_wide *w, const uint8_t *p, int64_t n_groups) {
+    if (k.block == 256 || n_groups == 8) {
+        k.load(w, p);
+        return;
+    }
+    uint8_t copy[8 * 34] = {0};
+    memcpy(copy, p, (size_t)n_groups * k.block_bytes);
+    k.load(w, copy);
+}
+
+/* ---- pairs ------------------------------------------------------------------------------- */
+
+/* 256 columns of a token. */
+typedef struct {
+    __m512i q[4];
+    __m256 d, d_sum;  /* d[g], d[g] * sum[g] */
+    __m256i sum;      /* 16 sums of 16 */
+    __m512i offset16; /* offset * sum of 16, in the order of du_wide.sub */
+    __m256i offset32; /* offset * sum of 32 */
+} token;
+
+INLINE void load_token(traits k, token *t, const int8_t *q, const float *d, const int16_t *sum,
+                       int64_t n_groups) {
+    __mmask8 m8 = (__mmask8)((1u << n_groups) - 1);
+    __mmask16 m16 = (__mmask16)((1u << 2 * n_groups) - 1);
+    for (int j = 0; j < 4; j++) {
+        __mmask64 m = n_groups >= 2 * j + 2 ? ~0ull : n_groups == 2 * j + 1 ? 0xffffffffull : 0;
+        t->q[j] = _mm512_maskz_loadu_epi8(m, q + 64 * j);
+    }
+    t->d = _mm256_maskz_loadu_ps(m8, d);
+    t->sum = _mm256_maskz_loadu_epi16(m16, sum);
+    __m256i sum32 = _mm256_madd_epi16(t->sum, _mm256_set1_epi16(1));
+    t->d_sum = _mm256_mul_ps(_mm256_cvtepi32_ps(sum32), t->d);
+    t->offset32 = _mm256_mullo_epi32(sum32, _mm256_set1_epi32(k.offset));
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i sum16 = _mm512_permutexvar_epi32(order, _mm512_cvtepi16_epi32(t->sum));
+    t->offset16 = _mm512_mullo_epi32(sum16, _mm512_set1_epi32(k.offset));
+}
+
+/* Sums of 16 columns of four registers of sums of 4: that of columns 16*(4*j + l) .. in lane
+ * 4*l + j. */
+INLINE __m512i sum_16(const __m512i v[4]) {
+    __m512i a =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    __m512i b =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/* Integer dot products per 16 columns, sub-scales and their offsets applied. */
+INLINE __m512i dot_16(traits k, const du_wide *w, const token *t) {
+    __m512i v[4];
+    for (int j = 0; j < 4; j++) {
+        v[j] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w->q[j], t->q[j]);
+    }
+    __m512i dot = sum_16(v);
+    if (k.has_sub) {
+        if (k.offset) {
+            dot = _mm512_sub_epi32(dot, t->offset16);
+        }
+        dot = _mm512_mullo_epi32(dot, w->sub);
+    }
+    return dot;
+}
+
+INLINE __m512 join(__m256 lo, __m256 hi) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
+}
+
+INLINE __m512i join_i(__m256i lo, __m256i hi) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+}
+
+/* acc += 256 columns of (w[0], t[0]) in lanes 0-7 and (w[1], t[1]) in lanes 8-15 */
+INLINE __m512 add_pair(traits k, __m512 acc, const du_wide *w0, const token *t0, const du_wide *w1,
+                       const token *t1) {
+    __m512i even = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27);
+    __m512i odd = _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31);
+    __m512i a = dot_16(k, w0, t0), b = dot_16(k, w1, t1);
+    __m512i dot = _mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b),
+                                   _mm512_permutex2var_epi32(a, odd, b));
+    if (k.offset && !k.has_sub) {
+        dot = _mm512_sub_epi32(dot, join_i(t0->offset32, t1->offset32));
+    }
+    __m512 scale = k.has_sub ? join(_mm256_set1_ps(w0->d), _mm256_set1_ps(w1->d))
+                             : _mm512_shuffle_f32x4(w0->scales, w1->scales, 0x44);
+    scale = _mm512_mul_ps(scale, join(t0->d, t1->d));
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
+    if (k.min == 1) {
+        __m512 min = _mm512_shuffle_f32x4(w0->scales, w1->scales, 0xee);
+        acc = _mm512_fnmadd_ps(min, join(t0->d_sum, t1->d_sum), acc);
+    }
+    if (k.min == 2) {
+        __m512i min =
+            join_i(_mm256_madd_epi16(w0->min16, t0->sum), _mm256_madd_epi16(w1->min16, t1->sum));
+        __m512 dmin = join(_mm256_set1_ps(w0->dmin), _mm256_set1_ps(w1->dmin));
+        dmin = _mm512_mul_ps(dmin, join(t0->d, t1->d));
+        acc = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, acc);
+    }
+    return acc;
+}
+
+/* The sum over lanes of each half: the last line of the formula above. */
+INLINE float sum_lanes(__m256 acc) {
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128(acc), _mm256_extractf128_ps(acc, 1));
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+
+INLINE void prefetch(const uint8_t *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) {
+        _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
+    }
+}
+
+/* y[i] = row w[i] times token t[i], i < 2; one row or one token is the same twice. */
+INLINE void mm_pair(traits k, float y[2], const uint8_t *const w[2], const du_acts *x,
+                    const int64_t t[2], int one_row) {
+    __m512 acc = _mm512_setzero_ps();
+    const uint8_t *p0 = w[0], *p1 = w[1];
+    for (int64_t c = 0; c < x->cols; c += 256) {
+        int64_t n = x->cols - c < 256 ? (x->cols - c) / 32 : 8;
+        int64_t at0 = t[0] * x->cols + c, at1 = t[1] * x->cols + c;
+        du_wide w0, w1;
+        token t0, t1;
+        prefetch(p0, super_bytes(k));
+        load_super(k, &w0, p0, n);
+        load_token(k, &t0, x->q + at0, x->d + at0 / 32, x->sum + at0 / 16, n);
+        if (one_row) {
+            load_token(k, &t1, x->q + at1, x->d + at1 / 32, x->sum + at1 / 16, n);
+            acc = add_pair(k, acc, &w0, &t0, &w0, &t1);
+        } else {
+            prefetch(p1, super_bytes(k));
+            load_super(k, &w1, p1, n);
+            acc = add_pair(k, acc, &w0, &t0, &w1, &t0);
+        }
+        p0 += super_bytes(k);
+        p1 += super_bytes(k);
+    }
+    y[0] = sum_lanes(_mm512_castps512_ps256(acc));
+    y[1] = sum_lanes(_mm512_extractf32x8_ps(acc, 1));
+}
+
+INLINE void mm_pairs(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
+                     const du_acts *x, const int32_t *i_row, int64_t n_rows) {
+    float out[2];
+    int64_t i = 0;
+    for (; i + 2 <= n_rows; i += 2) {
+        const int64_t t[2] = {i_row ? i_row[i] : i, i_row ? i_row[i + 1] : i + 1};
+        for (int64_t r = row0; r < row1; r++) {
+            const uint8_t *const p[2] = {du_mat_row(w, r), du_mat_row(w, r)};
+            mm_pair(k, out, p, x, t, 1);
+            y[i * ldy + r] = out[0];
+            y[(i + 1) * ldy + r] = out[1];
+        }
+    }
+    if (i < n_rows) {
+        const int64_t t[2] = {i_row ? i_row[i] : i, i_row ? i_row[i] : i};
+        for (int64_t r = row0; r < row1; r += 2) {
+            int64_t r1 = r + 1 < row1 ? r + 1 : r;
+            const uint8_t *const p[2] = {du_mat_row(w, r), du_mat_row(w, r1)};
+            mm_pair(k, out, p, x, t, 0);
+            y[i * ldy + r] = out[0];
+            y[i * ldy + r1] = out[r1 - r];
+        }
+    }
+}
+
+/* ---- tiles ------------------------------------------------------------------------------- */
+
+/* 16 rows by N_SUPER * 256 columns of weights, rows in lanes; g counts groups of 32. */
+typedef struct {
+    __m512i q[N_SUPER * 64];    /* [columns / 4] */
+    __m512 scale[N_SUPER * 8];  /* [g]; with sub-scales [g/8] */
+    __m512 min[N_SUPER * 8];    /* [g]; Q2_K [g/8] */
+    __m512i sub[N_SUPER * 16];  /* [columns / 16] */
+    __m512i min16[N_SUPER * 8]; /* [g]: pairs of i16 */
+} tile;
+
+/* What the tokens of a tile need beside their q and d, per group. */
+typedef struct {
+    const int8_t *q[N_TOKENS];
+    const float *d[N_TOKENS];
+    const int16_t *sum[N_TOKENS];
+    int32_t offset[N_TOKENS][N_SUPER * 16]; /* -offset * sum, per 32 or (with sub-scales) per 16 */
+    float d_sum[N_TOKENS][N_SUPER * 8];
+    __m512 acc[8][N_TOKENS]; /* phases */
+} tokens;
+
+/* v[i] lane j <-> v[j] lane i */
+INLINE void transpose_16(__m512i v[16]) {
+    __m512i a[16];
+    for (int i = 0; i < 16; i += 4) {
+        __m512i p = _mm512_unpacklo_epi32(v[i], v[i + 1]),
+                q = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+        __m512i r = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]);
+        __m512i s = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+        a[i] = _mm512_unpacklo_epi64(p, r);
+        a[i + 1] = _mm512_unpackhi_epi64(p, r);
+        a[i + 2] = _mm512_unpacklo_epi64(q, s);
+        a[i + 3] = _mm512_unpackhi_epi64(q, s);
+    }
+    /* a[4m + k]: quarter n holds column 4n + k of rows 4m .. 4m + 3 */
+    for (int k = 0; k < 4; k++) {
+        __m512i p = _mm512_shuffle_i32x4(a[k], a[4 + k], 0x88);
+        __m512i q = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0x88);
+        __m512i r = _mm512_shuffle_i32x4(a[k], a[4 + k], 0xdd);
+        __m512i s = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0xdd);
+        v[k] = _mm512_shuffle_i32x4(p, q, 0x88);
+        v[8 + k] = _mm512_shuffle_i32x4(p, q, 0xdd);
+        v[4 + k] = _mm512_shuffle_i32x4(r, s, 0x88);
+        v[12 + k] = _mm512_shuffle_i32x4(r, s, 0xdd);
+    }
+}
+
+/* Unpacks 256 columns of 16 rows into place u of the tile. */
+INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], size_t at,
+                       int64_t n_groups) {
+    __m512i q[4][16], scales[16], sub[16], min16[16];
+    float d[16], dmin[16];
+    for (int r = 0; r < 16; r++) {
+        du_wide w;
+        load_super(k, &w, rows[r] + at, n_groups);
+        for (int j = 0; j < 4; j++) {
+            q[j][r] = w.q[j];
+        }
+        if (k.has_sub) {
+            sub[r] = w.sub;
+            d[r] = w.d;
+        } else {
+            scales[r] = _mm512_castps_si512(w.scales);
+        }
+        if (k.min == 2) {
+            dmin[r] = w.dmin;
+            min16[r] = _mm512_castsi256_si512(w.min16);
+        }
+    }
+    for (int j = 0; j < 4; j++) {
+        transpose_16(q[j]);
+        memcpy(b->q + 64 * u + 16 * j, q[j], sizeof q[j]);
+    }
+    if (k.has_sub) {
+        transpose_16(sub);
+        for (int i = 0; i < 16; i++) {
+            b->sub[16 * u + 4 * (i % 4) + i / 4] = sub[i];
+        }
+        b->scale[u] = _mm512_loadu_ps(d);
+    } else {
+        transpose_16(scales);
+        memcpy(b->scale + 8 * u, scales, 8 * sizeof *scales);
+        if (k.min == 1) {
+            memcpy(b->min + 8 * u, scales + 8, 8 * sizeof *scales);
+        }
+    }
+    if (k.min == 2) {
+        transpose_16(min16);
+        memcpy(b->min16 + 8 * u, min16, 8 * sizeof *min16);
+        b->min[u] = _mm512_loadu_ps(dmin);
+    }
+}
+
+INLINE void fill_tokens(traits k, tokens *x, int64_t n, int64_t c, int64_t n_groups) {
+    for (int64_t t = 0; t < n; t++) {
+        const int16_t *sum = x->sum[t] + c / 16;
+        for (int64_t g = 0; g < n_groups; g++) {
+            int sum32 = sum[2 * g] + sum[2 * g + 1];
+            if (k.min == 1) {
+                x->d_sum[t][g] = (float)sum32 * x->d[t][c / 32 + g];
+            }
+            if (k.offset && k.has_sub) {
+                x->offset[t][2 * g] = -k.offset * sum[2 * g];
+                x->offset[t][2 * g + 1] = -k.offset * sum[2 * g + 1];
+            } else if (k.offset) {
+                x->offset[t][g] = -k.offset * sum32;
+            }
+        }
+    }
+}
+
+INLINE __m512i load_4(const void *p) {
+    return _mm512_set1_epi32((int)du_load_u32(p));
+}
+
+/* Integer dot products of group g (of the tile) of 16 rows with N tokens. */
+INLINE void dot_group(traits k, __m512i *dot, const tile *b, const tokens *x, int64_t t0, int N,
+                      int64_t c, int64_t g) {
+    for (int h = 0; h < (k.has_sub ? 2 : 1); h++) {
+        __m512i part[8];
+        int n_quads = k.has_sub ? 4 : 8;
+        for (int i = 0; i < N; i++) {
+            int64_t at = k.has_sub ? 2 * g + h : g;
+            part[i] = k.offset ? _mm512_set1_epi32(x->offset[t0 + i][at]) : _mm512_setzero_si512();
+        }
+        for (int j = 0; j < n_quads; j++) {
+            __m512i w = b->q[8 * g + 4 * h + j];
+            for (int i = 0; i < N; i++) {
+                const int8_t *q = x->q[t0 + i] + c + 32 * g + 16 * h + 4 * j;
+                part[i] = _mm512_dpbusd_epi32(part[i], w, load_4(q));
+            }
+        }
+        for (int i = 0; i < N; i++) {
+            if (k.has_sub) {
+                part[i] = _mm512_mullo_epi32(part[i], b->sub[2 * g + h]);
+            }
+            dot[i] = h ? _mm512_add_epi32(dot[i], part[i]) : part[i];
+        }
+    }
+}
+
+/* Adds the groups p, p + 8, ... of the tile to the accumulators of N tokens. */
+INLINE void add_phase(traits k, const tile *b, tokens *x, int64_t t0, int N, int64_t c, int p,
+                      int64_t n_groups) {
+    __m512 acc[8];
+    for (int i = 0; i < N; i++) {
+        acc[i] = x->acc[p][t0 + i];
+    }
+    for (int64_t g = p; g < n_groups; g += 8) {
+        __m512i dot[8];
+        dot_group(k, dot, b, x, t0, N, c, g);
+        int64_t at = c / 32 + g;
+        for (int i = 0; i < N; i++) {
+            __m512 d = _mm512_set1_ps(x->d[t0 + i][at]);
+            __m512 scale = _mm512_mul_ps(b->scale[k.has_sub ? g / 8 : g], d);
+            acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]), scale, acc[i]);
+            if (k.min == 1) {
+                acc[i] = _mm512_fnmadd_ps(b->min[g], _mm512_set1_ps(x->d_sum[t0 + i][g]), acc[i]);
+            }
+            if (k.min == 2) {
+                __m512i sums = load_4(x->sum[t0 + i] + 2 * at);
+                __m512i min = _mm512_madd_epi16(b->min16[g], sums);
+                __m512 dmin = _mm512_mul_ps(b->min[g / 8], d);
+                acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, acc[i]);
+            }
+        }
+    }
+    for (int i = 0; i < N; i++) {
+        x->acc[p][t0 + i] = acc[i];
+    }
+}
+
+/* y[t, 0 .. n_r) of up to N_TOKENS tokens and 16 rows */
+INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[16], int n_r,
+                    tokens *x, int64_t n, int64_t cols) {
+    tile b;
+    memset(x->acc, 0, sizeof x->acc);
+    for (int64_t c = 0; c < cols; c += N_SUPER * 256) {
+        int64_t n_groups = (cols - c) / 32 < 8 * N_SUPER ? (cols - c) / 32 : 8 * N_SUPER;
+        for (int64_t g = 0; g < n_groups; g += 8) {
+            size_t at = (size_t)(c / 32 + g) / 8 * super_bytes(k);
+            fill_super(k, &b, (int)(g / 8), rows, at, n_groups - g < 8 ? n_groups - g : 8);
+        }
+        fill_tokens(k, x, n, c, n_groups);
+        for (int p = 0; p < 8; p++) {
+            int64_t t = 0;
+            for (; t + 8 <= n; t += 8) {
+                add_phase(k, &b, x, t, 8, c, p, n_groups);
+            }
+            for (; t + 2 <= n; t += 2) {
+                add_phase(k, &b, x, t, 2, c, p, n_groups);
+            }
+            if (t < n) {
+                add_phase(k, &b, x, t, 1, c, p, n_groups);
+            }
+        }
+    }
+    __mmask16 m = (__mmask16)((1u << n_r) - 1);
+    for (int64_t t = 0; t < n; t++) {
+        __m512 a04 = _mm512_add_ps(x->acc[0][t], x->acc[4][t]);
+        __m512 a15 = _mm512_add_ps(x->acc[1][t], x->acc[5][t]);
+        __m512 a26 = _mm512_add_ps(x->acc[2][t], x->acc[6][t]);
+        __m512 a37 = _mm512_add_ps(x->acc[3][t], x->acc[7][t]);
+        __m512 sum = _mm512_add_ps(_mm512_add_ps(a04, a26), _mm512_add_ps(a15, a37));
+        _mm512_mask_storeu_ps(y + t * ldy, m, sum);
+    }
+}
+
+INLINE void mm_tiles(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
+                     const du_acts *x, const int32_t *i_row, int64_t n_rows) {
+    tokens chosen;
+    for (int64_t t0 = 0; t0 < n_rows; t0 += N_TOKENS) {
+        int64_t n = n_rows - t0 < N_TOKENS ? n_rows - t0 : N_TOKENS;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at = (i_row ? i_row[t0 + i] : t0 + i) * x->cols;
+            chosen.q[i] = x->q + at;
+            chosen.d[i] = x->d + at / 32;
+            chosen.sum[i] = x->sum + at / 16;
+        }
+        for (int64_t r = row0; r < row1; r += 16) {
+            int n_r = row1 - r < 16 ? (int)(row1 - r) : 16;
+            const uint8_t *rows[16];
+            for (int i = 0; i < 16; i++) {
+                rows[i] = du_mat_row(w, i < n_r ? r + i : r);
+            }
+            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
+        }
+    }
+}
+
+/* ---- one entry per type -------------------------------------------------------------------- */
+
+#define MM(suffix, name, offset, has_sub, min)                                                     \
+    static void mm_##name(float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,      \
+                          const du_acts *x, const int32_t *i_row, int64_t n_rows) {                \
+        const size_t bytes = sizeof(du_block_##name);                                              \
+        const traits k = {                                                                         \
+            du_wide_load_##name, bytes > 34 ? 256 : 32, bytes, offset, has_sub, min};              \
+        if (n_rows <= N_PAIR_TOKENS || row1 - row0 < 8) {                                          \
+            mm_pairs(k, y, ldy, w, row0, row1, x, i_row, n_rows);                                  \
+        } else {                                                                                   \
+            mm_tiles(k, y, ldy, w, row0, row1, x, i_row, n_rows);                                  \
+        }                                                                                          \
+    }
+DU_WIDE_LIST(MM)
+#undef MM
+
+void du_kern_fill_mm_block_avx512(du_kern *k) {
+#define FILL(suffix, name, offset, has_sub, min) k->mm[DU_##suffix] = mm_##name;
+    DU_WIDE_LIST(FILL)
+#undef FILL
+}
