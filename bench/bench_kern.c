@@ -1,0 +1,314 @@
+/* Speed of every kernel at every level of this machine: one line per entry and level.
+ *
+ *   bench_kern [NAME] [--large]     only entries whose name contains NAME; weights from memory
+ *
+ * Levels take turns and the least of N_ROUND times counts, so that a busy neighbour spoils no
+ * comparison. Products are measured on weights that fit the second-level cache (the instruction
+ * limit) or, with --large, on N_LARGE bytes of weights (what decoding sees): GB/s of weights for
+ * one token, GOP/s (two per weight and token) for 1, 8 and 64 tokens. Ratios are times of C and of
+ * the next lower level over this level's. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "kern/kern.h"
+#include "tensor/half.h"
+
+enum { COLS = 2048, ROWS_SMALL = 128, N_LARGE = 96 << 20, T_MAX = 64, N_ROUND = 40 };
+static const double ROUND_S = 0.0005; /* a measured run repeats its call for so long */
+
+static du_rng rng;
+
+/* One call to measure, and what it does. */
+typedef struct {
+    void (*call)(const du_kern *k, void *arg);
+    void *arg;
+    double bytes, ops;
+} work;
+
+static double run_once(const work *w, const du_kern *k) {
+    double t0 = du_clock_s(), t;
+    int64_t n = 0;
+    do {
+        w->call(k, w->arg);
+        n++;
+        t = du_clock_s() - t0;
+    } while (t < ROUND_S);
+    return t / (double)n;
+}
+
+/* Least seconds per call of each level, INFINITY where the machine lacks it. */
+static void measure(double s[DU_ISA_COUNT], const work *w) {
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        s[isa] = INFINITY;
+    }
+    for (int round = 0; round < N_ROUND; round++) {
+        for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+            const du_kern *k = du_kern_get((du_isa)isa);
+            if (k) {
+                s[isa] = fmin(s[isa], run_once(w, k));
+            }
+        }
+    }
+}
+
+/* The time of the level below over this one's. */
+static double ratio_below(const double s[DU_ISA_COUNT], int isa) {
+    for (int i = isa - 1; i >= 0; i--) {
+        if (isfinite(s[i])) {
+            return s[i] / s[isa];
+        }
+    }
+    return 1;
+}
+
+typedef struct {
+    du_mat w;
+    du_acts x;
+    float *y;
+    int64_t T;
+} product;
+
+static void call_mm(const du_kern *k, void *arg) {
+    product *p = arg;
+    k->mm[p->w.dtype](p->y, p->w.rows, &p->w, 0, p->w.rows, &p->x, NULL, p->T);
+}
+
+static void *alloc(size_t n) {
+    void *p = du_alloc_aligned(n);
+    if (!p) {
+        fprintf(stderr, "out of memory\n");
+        exit(1);
+    }
+    return p;
+}
+
+/* Bytes at random; scales of block types are whatever they are, which no speed depends on, but
+ * numbers of float types are made normal: subnormal ones are slow. */
+static void fill_weights(uint8_t *w, size_t n, du_dtype dtype) {
+    for (size_t i = 0; i < n; i++) {
+        w[i] = (uint8_t)du_rng_u64(&rng);
+    }
+    for (size_t i = 0; dtype == DU_F32 && i < n; i += 4) {
+        float v = (float)du_rng_uniform(&rng);
+        memcpy(w + i, &v, 4);
+    }
+    for (size_t i = 0; (dtype == DU_F16 || dtype == DU_BF16) && i < n; i += 2) {
+        float v = (float)du_rng_uniform(&rng);
+        uint16_t h = dtype == DU_F16 ? du_f16_of_f32(v) : du_bf16_of_f32(v);
+        memcpy(w + i, &h, 2);
+    }
+}
+
+static void bench_mm(du_dtype dtype, bool large) {
+    product p = {0};
+    size_t row_bytes = du_dtype_row_bytes(dtype, COLS);
+    int64_t rows = large ? (int64_t)(N_LARGE / row_bytes) : ROWS_SMALL;
+    uint8_t *w = alloc(row_bytes * (size_t)rows);
+    fill_weights(w, row_bytes * (size_t)rows, dtype);
+    p.w = (du_mat){.data = w, .dtype = dtype, .rows = rows, .cols = COLS, .row_bytes = row_bytes};
+    float *x = alloc(sizeof(float) * T_MAX * COLS), *d = alloc(sizeof(float) * T_MAX * COLS / 32);
+    int8_t *q = alloc(T_MAX * COLS);
+    int16_t *sum = alloc(sizeof(int16_t) * T_MAX * COLS / 16);
+    p.y = alloc(sizeof(float) * T_MAX * (size_t)rows);
+    for (int i = 0; i < T_MAX * COLS; i++) {
+        x[i] = (float)du_rng_normal(&rng);
+    }
+    du_kern_get(DU_ISA_C)->quantize(q, d, sum, x, T_MAX * COLS);
+    p.x = (du_acts){x, COLS, T_MAX, COLS, q, d, sum};
+    static const int64_t counts[] = {1, 8, 64};
+    double s[3][DU_ISA_COUNT], ops = 2.0 * (double)rows * COLS;
+    for (int i = 0; i < (large ? 1 : 3); i++) {
+        p.T = counts[i];
+        measure(s[i], &(work){.call = call_mm, .arg = &p});
+    }
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        if (!isfinite(s[0][isa])) {
+            continue;
+        }
+        printf("mm %-8s %-7s %6.1f GB/s", du_dtype_get(dtype)->name, du_isa_name((du_isa)isa),
+               (double)row_bytes * (double)rows / s[0][isa] * 1e-9);
+        for (int i = 0; i < (large ? 1 : 3); i++) {
+            printf("  T=%-2d %7.1f GOP/s (%5.2fx C, %5.2fx below)", (int)counts[i],
+                   ops * (double)counts[i] / s[i][isa] * 1e-9, s[i][DU_ISA_C] / s[i][isa],
+                   ratio_below(s[i], isa));
+        }
+        printf("\n");
+        fflush(stdout);
+    }
+    du_free(w), du_free(x), du_free(d), du_free(q), du_free(sum), du_free(p.y);
+}
+
+/* The other kernels: named calls on one set of buffers. */
+enum { N_HEAD = 16, N_KV = 256, LATENT = 576, VALUES = 512 };
+
+static struct {
+    float *x, *y, *w, *out;
+    int8_t *q;
+    int16_t *sum;
+    void *kv[DU_DTYPE_COUNT];
+} bufs;
+
+static du_dtype kv_dtype;
+
+static void call_qk(const du_kern *k, void *arg) {
+    (void)arg;
+    k->qk[kv_dtype](bufs.out, N_KV, bufs.x, LATENT, N_HEAD, bufs.kv[kv_dtype],
+                    du_dtype_row_bytes(kv_dtype, LATENT), N_KV, LATENT, 0.1f);
+}
+static void call_pv(const du_kern *k, void *arg) {
+    (void)arg;
+    memset(bufs.y, 0, sizeof(float) * N_HEAD * VALUES);
+    k->pv[kv_dtype](bufs.y, VALUES, bufs.w, N_KV, N_HEAD, bufs.kv[kv_dtype],
+                    du_dtype_row_bytes(kv_dtype, LATENT), N_KV, VALUES);
+}
+static void call_kv_store(const du_kern *k, void *arg) {
+    (void)arg;
+    k->kv_store[kv_dtype](bufs.out, bufs.x, LATENT);
+}
+static void call_quantize(const du_kern *k, void *arg) {
+    (void)arg;
+    k->quantize(bufs.q, bufs.out, bufs.sum, bufs.x, COLS);
+}
+static void call_rmsnorm(const du_kern *k, void *arg) {
+    (void)arg;
+    k->rmsnorm(bufs.out, bufs.x, bufs.w, COLS, 1e-6f);
+}
+static void call_swiglu(const du_kern *k, void *arg) {
+    (void)arg;
+    k->swiglu(bufs.out, bufs.x, bufs.w, COLS);
+}
+static void call_add(const du_kern *k, void *arg) {
+    (void)arg;
+    k->add(bufs.out, bufs.x, COLS);
+}
+static void call_axpy(const du_kern *k, void *arg) {
+    (void)arg;
+    k->axpy(bufs.out, 0.001f, bufs.x, COLS);
+}
+static void call_scale(const du_kern *k, void *arg) {
+    (void)arg;
+    k->scale(bufs.out, 1.0f, COLS);
+}
+static void call_rope_norm(const du_kern *k, void *arg) {
+    (void)arg;
+    k->rope_norm(bufs.x, bufs.w, bufs.w + COLS, COLS / 2);
+}
+static void call_rope_neox(const du_kern *k, void *arg) {
+    (void)arg;
+    k->rope_neox(bufs.x, bufs.w, bufs.w + COLS, COLS / 2);
+}
+static void call_softmax(const du_kern *k, void *arg) {
+    (void)arg;
+    float m = -INFINITY, l = 0;
+    memcpy(bufs.out, bufs.x, sizeof(float) * COLS);
+    k->softmax(bufs.out, COLS, &m, &l);
+}
+
+static void bench_call(const char *name, void (*call)(const du_kern *, void *), double ops) {
+    double s[DU_ISA_COUNT];
+    measure(s, &(work){.call = call});
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        if (isfinite(s[isa])) {
+            printf("%-17s %-7s %8.1f ns  %6.2f GOP/s (%5.2fx C, %5.2fx below)\n", name,
+                   du_isa_name((du_isa)isa), s[isa] * 1e9, ops / s[isa] * 1e-9,
+                   s[DU_ISA_C] / s[isa], ratio_below(s, isa));
+        }
+    }
+    fflush(stdout);
+}
+
+static void make_bufs(void) {
+    size_t n = N_HEAD * (size_t)COLS;
+    bufs.x = alloc(4 * n), bufs.y = alloc(4 * n), bufs.w = alloc(4 * n), bufs.out = alloc(4 * n);
+    bufs.q = alloc(n), bufs.sum = alloc(n);
+    for (size_t i = 0; i < n; i++) {
+        bufs.x[i] = (float)du_rng_normal(&rng);
+        bufs.w[i] = (float)cos((double)(i % COLS)); /* rotations keep x of its size */
+        bufs.out[i] = 0;
+        if (i / COLS == 1) {
+            bufs.w[i] = (float)sin((double)(i % COLS));
+        }
+    }
+#define MAKE_KV(suffix, name)                                                                      \
+    bufs.kv[DU_##suffix] = alloc(N_KV * du_dtype_row_bytes(DU_##suffix, LATENT));                  \
+    for (int j = 0; j < N_KV; j++) {                                                               \
+        du_kern_get(DU_ISA_C)->kv_store[DU_##suffix](                                              \
+            (char *)bufs.kv[DU_##suffix] + (size_t)j * du_dtype_row_bytes(DU_##suffix, LATENT),    \
+            bufs.x + j, LATENT);                                                                   \
+    }
+    DU_KV_DTYPE_LIST(MAKE_KV)
+}
+
+static bool wanted(const char *name, const char *filter) {
+    return !filter || strcasestr(name, filter);
+}
+
+static void bench_others(const char *filter) {
+    static const struct {
+        const char *name;
+        void (*call)(const du_kern *, void *);
+        double ops;
+    } calls[] = {
+        {"quantize", call_quantize, COLS},
+        {"rmsnorm", call_rmsnorm, COLS},
+        {"swiglu", call_swiglu, COLS},
+        {"add", call_add, COLS},
+        {"axpy", call_axpy, 2.0 * COLS},
+        {"scale", call_scale, COLS},
+        {"rope_norm", call_rope_norm, 3.0 * COLS},
+        {"rope_neox", call_rope_neox, 3.0 * COLS},
+        {"softmax", call_softmax, COLS},
+    };
+    static const du_dtype kv[] = {DU_F32, DU_F16, DU_BF16, DU_Q8_0};
+    for (int i = 0; i < 4; i++) {
+        char name[32];
+        kv_dtype = kv[i];
+        snprintf(name, sizeof name, "qk %s", du_dtype_get(kv_dtype)->name);
+        if (wanted(name, filter)) {
+            bench_call(name, call_qk, 2.0 * N_HEAD * N_KV * LATENT);
+        }
+        snprintf(name, sizeof name, "pv %s", du_dtype_get(kv_dtype)->name);
+        if (wanted(name, filter)) {
+            bench_call(name, call_pv, 2.0 * N_HEAD * N_KV * VALUES);
+        }
+        snprintf(name, sizeof name, "kv_store %s", du_dtype_get(kv_dtype)->name);
+        if (wanted(name, filter)) {
+            bench_call(name, call_kv_store, LATENT);
+        }
+    }
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (wanted(calls[i].name, filter)) {
+            bench_call(calls[i].name, calls[i].call, calls[i].ops);
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *filter = NULL;
+    bool large = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--large") == 0) {
+            large = true;
+        } else {
+            filter = argv[i];
+        }
+    }
+    du_rng_init(&rng, 1);
+    for (int i = 0; i < DU_DTYPE_COUNT; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "mm %s", du_dtype_get((du_dtype)i)->name);
+        if (wanted(name, filter)) {
+            bench_mm((du_dtype)i, large);
+        }
+    }
+    if (!large) {
+        make_bufs();
+        bench_others(filter);
+    }
+    return 0;
+}
