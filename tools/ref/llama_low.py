@@ -7,15 +7,18 @@ import numpy as np
 
 _QUIET = llama_cpp.llama_log_callback(lambda level, text, data: None)
 llama_cpp.llama_log_set(_QUIET, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
 
 
 class Model:
-    """A model, or only its vocabulary."""
+    """A model, or only its vocabulary. repack: let llama.cpp rearrange the weights for the processor; off
+    by default, since its AMX kernels crash in some virtual machines that announce the instructions."""
 
-    def __init__(self, path, vocab_only=False):
+    def __init__(self, path, vocab_only=False, repack=False):
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = vocab_only
         params.n_gpu_layers = 0
+        params.use_extra_bufts = repack
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ValueError(f"llama.cpp does not open {path}")
@@ -39,9 +42,10 @@ class Model:
 
 
 class Context:
-    """Logits of token sequences; cache in F32, no flash attention, as exact as llama.cpp gets."""
+    """Logits of token sequences. exact: cache in F32 and no flash attention, as exact as llama.cpp gets;
+    more: further fields of llama_context_params."""
 
-    def __init__(self, model, n_ctx, n_thread, exact=True):
+    def __init__(self, model, n_ctx, n_thread, exact=True, **more):
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = n_ctx
@@ -50,6 +54,8 @@ class Context:
         if exact:
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        for name, value in more.items():
+            setattr(params, name, value)
         self.model = model
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:

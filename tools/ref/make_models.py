@@ -331,6 +331,15 @@ def readme():
         " positions, layers and steps",
         "- rounding: max|difference| / max|logit| between transformers' own eager and sdpa"
         " attention: the noise floor", "",
+        "llama.cpp (llama-cpp-python 0.3.36), given the same weights in F32 as GGUF, agrees with these",
+        "logits to 1e-5 of max|logit|, but for", "",
+        "- deepseek_v2_group: it chooses groups by V3's rule (sum of the two best, others to minus"
+        " infinity) for softmax models too;",
+        "- glm4_moe_lite: it uses the model's eps for the latent norms too;",
+        "- kimi_k2: it does not read `rope.scaling.yarn_beta_fast` and `_slow` for `deepseek2` (told them"
+        " by hand, it agrees);",
+        "- deepseek_v3_yarn_nomscale: GGUF has no key for cos and sin scaled apart from the softmax.", "",
+        "The first two were checked in transformers: with llama.cpp's rule it gives llama.cpp's logits.", "",
     ]
     for name, fixture in fixtures.FIXTURES.items():
         path = ROOT / name / "made.json"
