@@ -19,11 +19,17 @@ static void fill_c(du_kern *k) {
 static void fill_avx2(du_kern *k) {
     *k = tables[DU_ISA_C];
     k->isa = DU_ISA_AVX2;
+    du_kern_fill_mm_float_avx2(k);
+    du_kern_fill_attn_avx2(k);
+    du_kern_fill_vec_avx2(k);
 }
 
 static void fill_avx512(du_kern *k) {
     *k = tables[DU_ISA_AVX2];
     k->isa = DU_ISA_AVX512;
+    du_kern_fill_mm_float_avx512(k);
+    du_kern_fill_attn_avx512(k);
+    du_kern_fill_vec_avx512(k);
     du_kern_fill_mm_block_avx512(k);
 }
 #endif

@@ -20,6 +20,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "kern/cpu/inline.h"
 #include "tensor/quant.h"
 
 typedef struct {
@@ -53,56 +54,54 @@ typedef struct {
     X(IQ3_S, iq3_s, 128, 0, 0)                                                                     \
     X(MXFP4, mxfp4, 128, 0, 0)
 
-#define DU_WIDE_INLINE static inline __attribute__((always_inline))
-
 /* Scales per 32 from eight f32, without minima. */
-DU_WIDE_INLINE __m512 du_wide_scales(__m256 scale) {
+INLINE __m512 du_wide_scales(__m256 scale) {
     return _mm512_zextps256_ps512(scale);
 }
 
-DU_WIDE_INLINE __m512 du_wide_scales_mins(__m256 scale, __m256 min) {
+INLINE __m512 du_wide_scales_mins(__m256 scale, __m256 min) {
     return _mm512_insertf32x8(_mm512_castps256_ps512(scale), min, 1);
 }
 
 /* The same 32 (16) bytes in every half (quarter). */
-DU_WIDE_INLINE __m512i du_wide_load_32x2(const void *p) {
+INLINE __m512i du_wide_load_32x2(const void *p) {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256(p));
 }
-DU_WIDE_INLINE __m512i du_wide_load_16x2x2(const void *a, const void *b) {
+INLINE __m512i du_wide_load_16x2x2(const void *a, const void *b) {
     __m256i lo = _mm256_broadcastsi128_si256(_mm_loadu_si128(a));
     __m256i hi = _mm256_broadcastsi128_si256(_mm_loadu_si128(b));
     return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
 }
 
 /* A value for the lower and one for the upper half, and alternating quarters. */
-DU_WIDE_INLINE __m512i du_wide_halves(int64_t lo, int64_t hi) {
+INLINE __m512i du_wide_halves(int64_t lo, int64_t hi) {
     return _mm512_set_epi64(hi, hi, hi, hi, lo, lo, lo, lo);
 }
-DU_WIDE_INLINE __m512i du_wide_quarters(int64_t even, int64_t odd) {
+INLINE __m512i du_wide_quarters(int64_t even, int64_t odd) {
     return _mm512_set_epi64(odd, odd, even, even, odd, odd, even, even);
 }
 
 /* Nibbles of two blocks' qs[16] in order: low ones are weights 0-15, high ones 16-31. */
-DU_WIDE_INLINE __m512i du_wide_nibbles_16(const void *a, const void *b) {
+INLINE __m512i du_wide_nibbles_16(const void *a, const void *b) {
     __m512i v = _mm512_srlv_epi64(du_wide_load_16x2x2(a, b), du_wide_quarters(0, 4));
     return _mm512_and_si512(v, _mm512_set1_epi8(15));
 }
 
 /* Nibbles of 32 bytes: low ones are the first 32 weights. */
-DU_WIDE_INLINE __m512i du_wide_nibbles_32(const void *p) {
+INLINE __m512i du_wide_nibbles_32(const void *p) {
     __m512i v = _mm512_srlv_epi64(du_wide_load_32x2(p), du_wide_halves(0, 4));
     return _mm512_and_si512(v, _mm512_set1_epi8(15));
 }
 
 /* Levels of nibbles by a table of 16 signed bytes, 128 added. */
-DU_WIDE_INLINE __m512i du_wide_levels(__m512i nibbles, const int8_t *levels) {
+INLINE __m512i du_wide_levels(__m512i nibbles, const int8_t *levels) {
     __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)levels));
     __m512i v = _mm512_shuffle_epi8(table, nibbles);
     return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
 }
 
 /* The f16 at the head of eight blocks, `bytes` apart. */
-DU_WIDE_INLINE __m256 du_wide_heads(const uint8_t *p, size_t bytes) {
+INLINE __m256 du_wide_heads(const uint8_t *p, size_t bytes) {
     __m128i h = _mm_cvtsi32_si128(du_load_u16(p));
     h = _mm_insert_epi16(h, du_load_u16(p + bytes), 1);
     h = _mm_insert_epi16(h, du_load_u16(p + 2 * bytes), 2);
@@ -114,8 +113,9 @@ DU_WIDE_INLINE __m256 du_wide_heads(const uint8_t *p, size_t bytes) {
     return _mm256_cvtph_ps(h);
 }
 
-DU_WIDE_INLINE void du_wide_load_q4_0(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q4_0(du_wide *w, const uint8_t *p) {
     const du_block_q4_0 *b = (const du_block_q4_0 *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         w->q[j] = du_wide_nibbles_16(b[2 * j].qs, b[2 * j + 1].qs);
     }
@@ -123,13 +123,14 @@ DU_WIDE_INLINE void du_wide_load_q4_0(du_wide *w, const uint8_t *p) {
 }
 
 /* Scale and offset of Q4_1 and Q5_1 (w = d q + m): the f16 pairs at the heads of eight blocks. */
-DU_WIDE_INLINE __m512 du_wide_heads_2(const uint8_t *p, size_t bytes) {
+INLINE __m512 du_wide_heads_2(const uint8_t *p, size_t bytes) {
     __m256 d = du_wide_heads(p, bytes), m = du_wide_heads(p + 2, bytes);
     return du_wide_scales_mins(d, _mm256_xor_ps(m, _mm256_set1_ps(-0.0f)));
 }
 
-DU_WIDE_INLINE void du_wide_load_q4_1(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q4_1(du_wide *w, const uint8_t *p) {
     const du_block_q4_1 *b = (const du_block_q4_1 *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         w->q[j] = du_wide_nibbles_16(b[2 * j].qs, b[2 * j + 1].qs);
     }
@@ -137,13 +138,14 @@ DU_WIDE_INLINE void du_wide_load_q4_1(du_wide *w, const uint8_t *p) {
 }
 
 /* Adds 16 where the bits of two blocks' qh are set. */
-DU_WIDE_INLINE __m512i du_wide_fifth_bits(__m512i q, const uint8_t *qh_a, const uint8_t *qh_b) {
+INLINE __m512i du_wide_fifth_bits(__m512i q, const uint8_t *qh_a, const uint8_t *qh_b) {
     __mmask64 m = du_load_u32(qh_a) | (uint64_t)du_load_u32(qh_b) << 32;
     return _mm512_mask_add_epi8(q, m, q, _mm512_set1_epi8(16));
 }
 
-DU_WIDE_INLINE void du_wide_load_q5_0(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q5_0(du_wide *w, const uint8_t *p) {
     const du_block_q5_0 *b = (const du_block_q5_0 *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i q = du_wide_nibbles_16(b[2 * j].qs, b[2 * j + 1].qs);
         w->q[j] = du_wide_fifth_bits(q, b[2 * j].qh, b[2 * j + 1].qh);
@@ -151,8 +153,9 @@ DU_WIDE_INLINE void du_wide_load_q5_0(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_scales(du_wide_heads(p, sizeof *b));
 }
 
-DU_WIDE_INLINE void du_wide_load_q5_1(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q5_1(du_wide *w, const uint8_t *p) {
     const du_block_q5_1 *b = (const du_block_q5_1 *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i q = du_wide_nibbles_16(b[2 * j].qs, b[2 * j + 1].qs);
         w->q[j] = du_wide_fifth_bits(q, b[2 * j].qh, b[2 * j + 1].qh);
@@ -160,8 +163,9 @@ DU_WIDE_INLINE void du_wide_load_q5_1(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_heads_2(p, sizeof *b);
 }
 
-DU_WIDE_INLINE void du_wide_load_q8_0(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q8_0(du_wide *w, const uint8_t *p) {
     const du_block_q8_0 *b = (const du_block_q8_0 *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i q = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)b[2 * j].qs));
         q = _mm512_inserti64x4(q, _mm256_loadu_si256((const __m256i *)b[2 * j + 1].qs), 1);
@@ -170,8 +174,9 @@ DU_WIDE_INLINE void du_wide_load_q8_0(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_scales(du_wide_heads(p, sizeof *b));
 }
 
-DU_WIDE_INLINE void du_wide_load_iq4_nl(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq4_nl(du_wide *w, const uint8_t *p) {
     const du_block_iq4_nl *b = (const du_block_iq4_nl *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i n = du_wide_nibbles_16(b[2 * j].qs, b[2 * j + 1].qs);
         w->q[j] = du_wide_levels(n, du_iq4_values);
@@ -179,8 +184,9 @@ DU_WIDE_INLINE void du_wide_load_iq4_nl(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_scales(du_wide_heads(p, sizeof *b));
 }
 
-DU_WIDE_INLINE void du_wide_load_mxfp4(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_mxfp4(du_wide *w, const uint8_t *p) {
     const du_block_mxfp4 *b = (const du_block_mxfp4 *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i n = du_wide_nibbles_16(b[2 * j].qs, b[2 * j + 1].qs);
         w->q[j] = du_wide_levels(n, du_mxfp4_values);
@@ -196,8 +202,9 @@ DU_WIDE_INLINE void du_wide_load_mxfp4(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_scales(_mm256_castsi256_ps(v));
 }
 
-DU_WIDE_INLINE void du_wide_load_iq4_xs(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq4_xs(du_wide *w, const uint8_t *p) {
     const du_block_iq4_xs *b = (const du_block_iq4_xs *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i n = du_wide_nibbles_16(b->qs + 32 * j, b->qs + 32 * j + 16);
         w->q[j] = du_wide_levels(n, du_iq4_values);
@@ -215,7 +222,7 @@ DU_WIDE_INLINE void du_wide_load_iq4_xs(du_wide *w, const uint8_t *p) {
 
 /* d and dmin of the K types with minima per 32, and their 6-bit scales and minima (du_k4_scales).
  */
-DU_WIDE_INLINE __m512 du_wide_k4_scales(const uint8_t *p) {
+INLINE __m512 du_wide_k4_scales(const uint8_t *p) {
     /* bytes 0-3: d, dmin; then b[12]: sc low, m low, the upper four's nibbles */
     __m128i head = _mm_loadu_si128((const __m128i *)p);
     __m128i low = _mm_shuffle_epi8(
@@ -231,8 +238,9 @@ DU_WIDE_INLINE __m512 du_wide_k4_scales(const uint8_t *p) {
     return _mm512_mul_ps(sc_m, _mm512_permutexvar_ps(lanes, d));
 }
 
-DU_WIDE_INLINE void du_wide_load_q4_k(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q4_k(du_wide *w, const uint8_t *p) {
     const du_block_q4_k *b = (const du_block_q4_k *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         w->q[j] = du_wide_nibbles_32(b->qs + 32 * j);
     }
@@ -240,15 +248,16 @@ DU_WIDE_INLINE void du_wide_load_q4_k(du_wide *w, const uint8_t *p) {
 }
 
 /* v where bit 2j (lower half) or 2j + 1 (upper half) of 32 bytes is set, else 0, added to q. */
-DU_WIDE_INLINE __m512i du_wide_add_bits(__m512i q, __m512i bits, int j, int8_t v) {
+INLINE __m512i du_wide_add_bits(__m512i q, __m512i bits, int j, int8_t v) {
     int64_t ones = 0x0101010101010101;
     __mmask64 m = _mm512_test_epi8_mask(bits, du_wide_halves(ones << 2 * j, ones << (2 * j + 1)));
     return _mm512_mask_add_epi8(q, m, q, _mm512_set1_epi8(v));
 }
 
-DU_WIDE_INLINE void du_wide_load_q5_k(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q5_k(du_wide *w, const uint8_t *p) {
     const du_block_q5_k *b = (const du_block_q5_k *)p;
     __m512i high = du_wide_load_32x2(b->qh);
+    UNROLL
     for (int j = 0; j < 4; j++) {
         w->q[j] = du_wide_add_bits(du_wide_nibbles_32(b->qs + 32 * j), high, j, 16);
     }
@@ -256,14 +265,15 @@ DU_WIDE_INLINE void du_wide_load_q5_k(du_wide *w, const uint8_t *p) {
 }
 
 /* Sixteen signed bytes, one per 16 weights in order, as sub-scales. */
-DU_WIDE_INLINE __m512i du_wide_sub(__m128i scales) {
+INLINE __m512i du_wide_sub(__m128i scales) {
     __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_cvtepi8_epi32(_mm_shuffle_epi8(scales, order));
 }
 
-DU_WIDE_INLINE void du_wide_load_q6_k(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q6_k(du_wide *w, const uint8_t *p) {
     const du_block_q6_k *b = (const du_block_q6_k *)p;
     __m512i low_bits = _mm512_set1_epi8(0x0f), high_bits = _mm512_set1_epi8(0x30);
+    UNROLL
     for (int h = 0; h < 2; h++) {
         __m512i low = _mm512_loadu_si512(b->ql + 64 * h);
         __m512i high = du_wide_load_32x2(b->qh + 32 * h);
@@ -280,13 +290,14 @@ DU_WIDE_INLINE void du_wide_load_q6_k(du_wide *w, const uint8_t *p) {
 }
 
 /* Two bits of 32 bytes: the first 32 weights (from bit 4k), then the next (from bit 4k + 2). */
-DU_WIDE_INLINE __m512i du_wide_pairs(const uint8_t *p, int k) {
+INLINE __m512i du_wide_pairs(const uint8_t *p, int k) {
     __m512i v = _mm512_srlv_epi64(du_wide_load_32x2(p), du_wide_halves(4 * k, 4 * k + 2));
     return _mm512_and_si512(v, _mm512_set1_epi8(3));
 }
 
-DU_WIDE_INLINE void du_wide_load_q2_k(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q2_k(du_wide *w, const uint8_t *p) {
     const du_block_q2_k *b = (const du_block_q2_k *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         w->q[j] = du_wide_pairs(b->qs + 32 * (j / 2), j % 2);
     }
@@ -297,9 +308,10 @@ DU_WIDE_INLINE void du_wide_load_q2_k(du_wide *w, const uint8_t *p) {
     w->dmin = _cvtsh_ss(b->dmin);
 }
 
-DU_WIDE_INLINE void du_wide_load_q3_k(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_q3_k(du_wide *w, const uint8_t *p) {
     const du_block_q3_k *b = (const du_block_q3_k *)p;
     __m512i high = du_wide_load_32x2(b->hmask);
+    UNROLL
     for (int j = 0; j < 4; j++) {
         w->q[j] = du_wide_add_bits(du_wide_pairs(b->qs + 32 * (j / 2), j % 2), high, j, 4);
     }
@@ -317,13 +329,13 @@ DU_WIDE_INLINE void du_wide_load_q3_k(du_wide *w, const uint8_t *p) {
 }
 
 /* The IQ types: eight lattice points per register, negative where a bit is set, 128 added. */
-DU_WIDE_INLINE __m512i du_wide_signed(__m512i points, uint64_t signs) {
+INLINE __m512i du_wide_signed(__m512i points, uint64_t signs) {
     __m512i v = _mm512_mask_sub_epi8(points, signs, _mm512_setzero_si512(), points);
     return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
 }
 
 /* Eight 7-bit sign codes, one per byte, with their eighth bits (du_iq_signs). */
-DU_WIDE_INLINE uint64_t du_wide_sign_codes(uint64_t codes) {
+INLINE uint64_t du_wide_sign_codes(uint64_t codes) {
     uint64_t x = codes ^ (codes >> 4 & 0x0707070707070707);
     x ^= x >> 2 & 0x0303030303030303;
     x ^= x >> 1 & 0x0101010101010101;
@@ -331,13 +343,13 @@ DU_WIDE_INLINE uint64_t du_wide_sign_codes(uint64_t codes) {
 }
 
 /* Eight codes of two words of 28 bits. */
-DU_WIDE_INLINE uint64_t du_wide_sign_words(uint32_t lo, uint32_t hi) {
+INLINE uint64_t du_wide_sign_words(uint32_t lo, uint32_t hi) {
     uint64_t bits = (lo & 0xfffffff) | (uint64_t)(hi & 0xfffffff) << 28;
     return du_wide_sign_codes(_pdep_u64(bits, 0x7f7f7f7f7f7f7f7f));
 }
 
 /* Odd scales 2 s + 1 of nibbles s, one per 16 weights (IQ2_XS, IQ2_S). */
-DU_WIDE_INLINE __m512i du_wide_sub_nibbles(const uint8_t *p) {
+INLINE __m512i du_wide_sub_nibbles(const uint8_t *p) {
     __m128i s = _mm_loadl_epi64((const __m128i *)p);
     s = _mm_unpacklo_epi8(s, _mm_srli_epi16(s, 4));
     s = _mm_and_si128(s, _mm_set1_epi8(15));
@@ -345,14 +357,15 @@ DU_WIDE_INLINE __m512i du_wide_sub_nibbles(const uint8_t *p) {
 }
 
 /* f32 scales d (2 s + 1) of eight i32 s. */
-DU_WIDE_INLINE __m512 du_wide_odd_scales(__m256i s, float d) {
+INLINE __m512 du_wide_odd_scales(__m256i s, float d) {
     s = _mm256_or_si256(_mm256_slli_epi32(s, 1), _mm256_set1_epi32(1));
     return du_wide_scales(_mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(d)));
 }
 
-DU_WIDE_INLINE void du_wide_load_iq2_xxs(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq2_xxs(du_wide *w, const uint8_t *p) {
     const du_block_iq2_xxs *b = (const du_block_iq2_xxs *)p;
     const uint64_t *g = du_iq2_xxs_grid;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const uint8_t *i = b->qs + 16 * j;
         __m512i v = _mm512_setr_epi64((int64_t)g[i[0]], (int64_t)g[i[1]], (int64_t)g[i[2]],
@@ -365,9 +378,10 @@ DU_WIDE_INLINE void du_wide_load_iq2_xxs(du_wide *w, const uint8_t *p) {
                                    _cvtsh_ss(b->d) * 0.125f);
 }
 
-DU_WIDE_INLINE void du_wide_load_iq2_xs(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq2_xs(du_wide *w, const uint8_t *p) {
     const du_block_iq2_xs *b = (const du_block_iq2_xs *)p;
     const uint64_t *g = du_iq2_xs_grid;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const uint8_t *i = p + 2 + 16 * j; /* eight of qs */
         __m512i v = _mm512_setr_epi64(
@@ -383,9 +397,10 @@ DU_WIDE_INLINE void du_wide_load_iq2_xs(du_wide *w, const uint8_t *p) {
     w->d = _cvtsh_ss(b->d) * 0.125f;
 }
 
-DU_WIDE_INLINE void du_wide_load_iq2_s(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq2_s(du_wide *w, const uint8_t *p) {
     const du_block_iq2_s *b = (const du_block_iq2_s *)p;
     const uint64_t *g = du_iq2_s_grid;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const uint8_t *i = b->qs + 8 * j;
         uint32_t h = du_load_u16(b->qh + 2 * j); /* two bits for each of eight */
@@ -402,8 +417,9 @@ DU_WIDE_INLINE void du_wide_load_iq2_s(du_wide *w, const uint8_t *p) {
     w->d = _cvtsh_ss(b->d) * 0.125f;
 }
 
-DU_WIDE_INLINE void du_wide_load_iq3_xxs(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq3_xxs(du_wide *w, const uint8_t *p) {
     const du_block_iq3_xxs *b = (const du_block_iq3_xxs *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i i = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(b->qs + 16 * j)));
         __m512i v = _mm512_i32gather_epi32(i, du_iq3_xxs_grid, 4);
@@ -414,8 +430,9 @@ DU_WIDE_INLINE void du_wide_load_iq3_xxs(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_odd_scales(_mm256_srli_epi32(words, 28), _cvtsh_ss(b->d) * 0.25f);
 }
 
-DU_WIDE_INLINE void du_wide_load_iq3_s(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq3_s(du_wide *w, const uint8_t *p) {
     const du_block_iq3_s *b = (const du_block_iq3_s *)p;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __m512i i = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(b->qs + 16 * j)));
         __mmask16 high = du_load_u16(b->qh + 2 * j);
@@ -431,16 +448,17 @@ DU_WIDE_INLINE void du_wide_load_iq3_s(du_wide *w, const uint8_t *p) {
 }
 
 /* IQ1: eight points of {-1, 0, 1} times 8, an eighth (1) up or down, 16 added; down: eight bits */
-DU_WIDE_INLINE __m512i du_wide_iq1(__m512i points, uint32_t down) {
+INLINE __m512i du_wide_iq1(__m512i points, uint32_t down) {
     __m512i v = _mm512_add_epi8(points, _mm512_set1_epi8(2)); /* 1 .. 3: no borrow in the shift */
     v = _mm512_add_epi8(_mm512_slli_epi64(v, 3), _mm512_set1_epi8(1));
     __m512i two = _mm512_maskz_mov_epi64((__mmask8)down, _mm512_set1_epi8(2));
     return _mm512_sub_epi8(v, two);
 }
 
-DU_WIDE_INLINE void du_wide_load_iq1_s(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq1_s(du_wide *w, const uint8_t *p) {
     const du_block_iq1_s *b = (const du_block_iq1_s *)p;
     const uint64_t *g = du_iq1_grid;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const uint8_t *i = b->qs + 8 * j;
         uint32_t h0 = b->qh[2 * j], h1 = b->qh[2 * j + 1];
@@ -456,9 +474,10 @@ DU_WIDE_INLINE void du_wide_load_iq1_s(du_wide *w, const uint8_t *p) {
     w->scales = du_wide_odd_scales(h, _cvtsh_ss(b->d) * 0.125f);
 }
 
-DU_WIDE_INLINE void du_wide_load_iq1_m(du_wide *w, const uint8_t *p) {
+INLINE void du_wide_load_iq1_m(du_wide *w, const uint8_t *p) {
     const du_block_iq1_m *b = (const du_block_iq1_m *)p;
     const uint64_t *g = du_iq1_grid;
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const uint8_t *i = b->qs + 8 * j;
         uint32_t h = du_load_u32(b->qh + 4 * j); /* a nibble for each of eight */

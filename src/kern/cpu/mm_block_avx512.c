@@ -20,8 +20,6 @@
 #include "kern/cpu/blocks_avx512.h"
 #include "kern/cpu/fill.h"
 
-#define INLINE DU_WIDE_INLINE
-
 typedef void load_fn(du_wide *w, const uint8_t *p);
 
 /* What the compiler specialises every function on. */
@@ -72,6 +70,7 @@ INLINE void load_token(traits k, token *t, const int8_t *q, const float *d, cons
                        int64_t n_groups) {
     __mmask8 m8 = (__mmask8)((1u << n_groups) - 1);
     __mmask16 m16 = (__mmask16)((1u << 2 * n_groups) - 1);
+    UNROLL
     for (int j = 0; j < 4; j++) {
         __mmask64 m = n_groups >= 2 * j + 2 ? ~0ull : n_groups == 2 * j + 1 ? 0xffffffffull : 0;
         t->q[j] = _mm512_maskz_loadu_epi8(m, q + 64 * j);
@@ -99,6 +98,7 @@ INLINE __m512i sum_16(const __m512i v[4]) {
 /* Integer dot products per 16 columns, sub-scales and their offsets applied. */
 INLINE __m512i dot_16(traits k, const du_wide *w, const token *t) {
     __m512i v[4];
+    UNROLL
     for (int j = 0; j < 4; j++) {
         v[j] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w->q[j], t->q[j]);
     }
@@ -250,6 +250,7 @@ INLINE void transpose_16(__m512i v[16]) {
         a[i + 3] = _mm512_unpackhi_epi64(q, s);
     }
     /* a[4m + k]: quarter n holds column 4n + k of rows 4m .. 4m + 3 */
+    UNROLL
     for (int k = 0; k < 4; k++) {
         __m512i p = _mm512_shuffle_i32x4(a[k], a[4 + k], 0x88);
         __m512i q = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0x88);
@@ -270,6 +271,7 @@ INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], 
     for (int r = 0; r < 16; r++) {
         du_wide w;
         load_super(k, &w, rows[r] + at, n_groups);
+        UNROLL
         for (int j = 0; j < 4; j++) {
             q[j][r] = w.q[j];
         }
@@ -284,6 +286,7 @@ INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], 
             min16[r] = _mm512_castsi256_si512(w.min16);
         }
     }
+    UNROLL
     for (int j = 0; j < 4; j++) {
         transpose_16(q[j]);
         memcpy(b->q + 64 * u + 16 * j, q[j], sizeof q[j]);
@@ -336,17 +339,21 @@ INLINE void dot_group(traits k, __m512i *dot, const tile *b, const tokens *x, in
     for (int h = 0; h < (k.has_sub ? 2 : 1); h++) {
         __m512i part[8];
         int n_quads = k.has_sub ? 4 : 8;
+        UNROLL
         for (int i = 0; i < N; i++) {
             int64_t at = k.has_sub ? 2 * g + h : g;
             part[i] = k.offset ? _mm512_set1_epi32(x->offset[t0 + i][at]) : _mm512_setzero_si512();
         }
+        UNROLL
         for (int j = 0; j < n_quads; j++) {
             __m512i w = b->q[8 * g + 4 * h + j];
+            UNROLL
             for (int i = 0; i < N; i++) {
                 const int8_t *q = x->q[t0 + i] + c + 32 * g + 16 * h + 4 * j;
                 part[i] = _mm512_dpbusd_epi32(part[i], w, load_4(q));
             }
         }
+        UNROLL
         for (int i = 0; i < N; i++) {
             if (k.has_sub) {
                 part[i] = _mm512_mullo_epi32(part[i], b->sub[2 * g + h]);
@@ -360,6 +367,7 @@ INLINE void dot_group(traits k, __m512i *dot, const tile *b, const tokens *x, in
 INLINE void add_phase(traits k, const tile *b, tokens *x, int64_t t0, int N, int64_t c, int p,
                       int64_t n_groups) {
     __m512 acc[8];
+    UNROLL
     for (int i = 0; i < N; i++) {
         acc[i] = x->acc[p][t0 + i];
     }
@@ -367,6 +375,7 @@ INLINE void add_phase(traits k, const tile *b, tokens *x, int64_t t0, int N, int
         __m512i dot[8];
         dot_group(k, dot, b, x, t0, N, c, g);
         int64_t at = c / 32 + g;
+        UNROLL
         for (int i = 0; i < N; i++) {
             __m512 d = _mm512_set1_ps(x->d[t0 + i][at]);
             __m512 scale = _mm512_mul_ps(b->scale[k.has_sub ? g / 8 : g], d);
@@ -382,6 +391,7 @@ INLINE void add_phase(traits k, const tile *b, tokens *x, int64_t t0, int N, int
             }
         }
     }
+    UNROLL
     for (int i = 0; i < N; i++) {
         x->acc[p][t0 + i] = acc[i];
     }

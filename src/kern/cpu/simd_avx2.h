@@ -1,0 +1,133 @@
+/* Vectors of 8 floats on AVX2, FMA and F16C; the names are explained in simd_avx512.h. */
+#ifndef DU_KERN_CPU_SIMD_AVX2_H
+#define DU_KERN_CPU_SIMD_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "kern/cpu/inline.h"
+
+typedef __m256 vf;
+enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2, QK_Q = 4, QK_J = 2, PV_Q = 4, PV_V = 2 };
+
+INLINE vf vf_set1(float a) {
+    return _mm256_set1_ps(a);
+}
+INLINE vf vf_load(const void *p) {
+    return _mm256_loadu_ps(p);
+}
+INLINE void vf_store(float *p, vf a) {
+    _mm256_storeu_ps(p, a);
+}
+INLINE vf vf_add(vf a, vf b) {
+    return _mm256_add_ps(a, b);
+}
+INLINE vf vf_sub(vf a, vf b) {
+    return _mm256_sub_ps(a, b);
+}
+INLINE vf vf_mul(vf a, vf b) {
+    return _mm256_mul_ps(a, b);
+}
+INLINE vf vf_div(vf a, vf b) {
+    return _mm256_div_ps(a, b);
+}
+INLINE vf vf_fma(vf a, vf b, vf c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+INLINE vf vf_fnma(vf a, vf b, vf c) {
+    return _mm256_fnmadd_ps(a, b, c);
+}
+INLINE vf vf_max(vf a, vf b) {
+    return _mm256_max_ps(a, b);
+}
+INLINE vf vf_min(vf a, vf b) {
+    return _mm256_min_ps(a, b);
+}
+
+INLINE float vf_sum(vf a) {
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+INLINE float vf_max_lane(vf a) {
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
+
+INLINE vf vf_round(vf a) {
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* In two factors, since 2^n alone may lie outside the normal numbers; |n| < 250 */
+INLINE vf vf_scale2(vf a, vf n) {
+    __m256i i = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(i, 1);
+    __m256i bias = _mm256_set1_epi32(127);
+    __m256i e0 = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i e1 = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, half), bias), 23);
+    return vf_mul(vf_mul(a, _mm256_castsi256_ps(e0)), _mm256_castsi256_ps(e1));
+}
+
+INLINE vf vf_load_f16(const void *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+INLINE vf vf_load_bf16(const void *p) {
+    __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
+INLINE vf vf_load_i8(const void *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+INLINE vf vf_load_f8_e4m3(const void *p) {
+    __m128i v = _mm_cvtepi8_epi16(_mm_loadl_epi64(p));
+    __m128i h = _mm_and_si128(_mm_slli_epi16(v, 7), _mm_set1_epi16(0x3f80));
+    __m128i nan = _mm_cmpeq_epi16(h, _mm_set1_epi16(0x3f80));
+    h = _mm_or_si128(h, _mm_and_si128(v, _mm_set1_epi16(INT16_MIN)));
+    return _mm256_cvtph_ps(_mm_or_si128(h, _mm_and_si128(nan, _mm_set1_epi16(0x7e00))));
+}
+INLINE float simd_f16(uint16_t h) {
+    return _cvtsh_ss(h);
+}
+INLINE void vf_store_f16(void *p, vf a) {
+    _mm_storeu_si128(p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+INLINE vf vf_swap_pairs(vf a) {
+    return _mm256_permute_ps(a, 0xb1);
+}
+INLINE vf vf_load_twice(const float *p) {
+    __m256i lanes = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), lanes);
+}
+INLINE vf vf_negate_even(vf a) {
+    return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000)));
+}
+
+INLINE uint32_t simd_max_bits_32(const float *x) {
+    __m256i m = _mm256_set1_epi32(0x7fffffff), max = _mm256_setzero_si256();
+    for (int k = 0; k < 4; k++) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(x + 8 * k));
+        max = _mm256_max_epu32(max, _mm256_and_si256(v, m));
+    }
+    __m128i a = _mm_max_epu32(_mm256_castsi256_si128(max), _mm256_extracti128_si256(max, 1));
+    a = _mm_max_epu32(a, _mm_shuffle_epi32(a, 0x4e));
+    a = _mm_max_epu32(a, _mm_shuffle_epi32(a, 0xb1));
+    return (uint32_t)_mm_cvtsi128_si32(a);
+}
+
+INLINE void simd_round_32(int8_t *q, int16_t *sum, const float *x, float scale) {
+    for (int k = 0; k < 2; k++) {
+        __m256i a = _mm256_cvtps_epi32(vf_mul(vf_load(x + 16 * k), vf_set1(scale)));
+        __m256i b = _mm256_cvtps_epi32(vf_mul(vf_load(x + 16 * k + 8), vf_set1(scale)));
+        /* packs works in halves: bring (a0 b0 a1 b1) back to order */
+        __m256i h = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+        __m128i v = _mm_packs_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+        _mm_storeu_si128((__m128i *)(q + 16 * k), v);
+        __m256i s = _mm256_add_epi32(a, b);
+        __m128i c = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+        c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+        c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1));
+        sum[k] = (int16_t)_mm_cvtsi128_si32(c);
+    }
+}
+
+#endif
