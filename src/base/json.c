@@ -33,18 +33,30 @@ static bool too_deep(const char *text, size_t len) {
     return false;
 }
 
+/* jansson tells some failures to allocate as syntax errors and passes over others, leaving bytes of
+ * a string out: its allocations are watched. */
+static _Thread_local bool short_of_memory;
+
+static void *watched_alloc(size_t n_bytes) {
+    void *p = du_alloc(n_bytes);
+    short_of_memory |= !p;
+    return p;
+}
+
 du_err du_json_parse(json_t **out, const char *text, size_t len, const char *what, du_diag *diag) {
     if (too_deep(text, len)) {
         return du_fail(diag, DU_ELIMIT, "%s: JSON nested more than %d levels deep", what,
                        MAX_DEPTH);
     }
     json_error_t error;
+    short_of_memory = false;
     json_t *value =
         json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    if (short_of_memory || (!value && json_error_code(&error) == json_error_out_of_memory)) {
+        json_decref(value);
+        return du_fail_nomem(diag, what);
+    }
     if (!value) {
-        if (json_error_code(&error) == json_error_out_of_memory) {
-            return du_fail_nomem(diag, what);
-        }
         return du_fail_at(diag, DU_EFORMAT, error.position, "%s: line %d, column %d: %s", what,
                           error.line, error.column, error.text);
     }
@@ -129,5 +141,5 @@ du_err du_json_get_str(const json_t *obj, const char *key, const char **out, du_
 }
 
 void du_json_use_counted_heap(void) {
-    json_set_alloc_funcs(du_alloc, du_free);
+    json_set_alloc_funcs(watched_alloc, du_free);
 }

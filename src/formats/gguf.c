@@ -18,10 +18,10 @@
 #include "formats/gguf.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "base/reader.h"
 #include "formats/gguf_int.h"
-#include "formats/span.h"
 
 enum {
     MIN_KEY_BYTES = 8 + 1 + 4 + 1,            /* name of one letter, type, one byte */
@@ -60,22 +60,11 @@ static du_err read_str(du_reader *r, du_sv *out, uint64_t limit, const char *wha
 
 /* A terminated copy of a name that stays as long as g; NULL when memory is short. */
 static const char *keep_name(du_gguf *g, du_sv name) {
-    enum { PIECE = 1 << 14 };
-    size_t need = name.len + 1;
-    if (need > g->n_room) {
-        size_t n = need > PIECE ? need : PIECE;
-        char *room = du_arena_alloc(g->names, n, 1);
-        if (!room) {
-            return NULL;
-        }
-        g->room = room;
-        g->n_room = n;
+    char *copy = du_arena_alloc(g->names, name.len + 1, 1);
+    if (copy) {
+        memcpy(copy, name.s, name.len);
+        copy[name.len] = '\0';
     }
-    char *copy = g->room;
-    memcpy(copy, name.s, name.len);
-    copy[name.len] = '\0';
-    g->room += need;
-    g->n_room -= need;
     return copy;
 }
 
@@ -303,24 +292,30 @@ static du_err place(const du_gguf_part *part, du_gguf_tensor *t, uint64_t data_a
     return DU_OK;
 }
 
-static du_err check_overlap(const du_gguf_tensor *tensors, int64_t n, du_diag *diag) {
-    du_span *spans = du_alloc_array((size_t)n, sizeof *spans);
-    if (!spans) {
+static int by_offset(const void *x, const void *y) {
+    const du_gguf_tensor *a = *(const du_gguf_tensor *const *)x;
+    const du_gguf_tensor *b = *(const du_gguf_tensor *const *)y;
+    return (a->offset > b->offset) - (a->offset < b->offset);
+}
+
+static du_err check_overlap(const du_gguf_tensor *tensors, size_t n, du_diag *diag) {
+    const du_gguf_tensor **sorted = du_alloc_array(n, sizeof *sorted);
+    if (!sorted) {
         return du_fail_nomem(diag, "tensor offsets");
     }
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t begin = (uint64_t)tensors[i].offset;
-        spans[i] = (du_span){begin, begin + tensors[i].n_bytes, i};
+    for (size_t i = 0; i < n; i++) {
+        sorted[i] = &tensors[i];
     }
-    du_span_sort(spans, n);
+    qsort(sorted, n, sizeof *sorted, by_offset);
     du_err err = DU_OK;
-    for (int64_t i = 1; err == DU_OK && i < n; i++) {
-        if (spans[i].begin < spans[i - 1].end) {
-            err = du_fail_at(diag, DU_EFORMAT, (int64_t)spans[i].begin, "%s: its data overlaps %s",
-                             tensors[spans[i].i].name, tensors[spans[i - 1].i].name);
+    for (size_t i = 1; err == DU_OK && i < n; i++) {
+        const du_gguf_tensor *a = sorted[i - 1], *b = sorted[i];
+        if (b->offset - a->offset < (int64_t)a->n_bytes) {
+            err = du_fail_at(diag, DU_EFORMAT, b->offset, "%s: its data overlaps %s", b->name,
+                             a->name);
         }
     }
-    du_free(spans);
+    du_free(sorted);
     return err;
 }
 
@@ -338,7 +333,10 @@ static du_err place_all(du_gguf *g, const du_gguf_part *part, int64_t i_first, s
     for (int64_t i = i_first; err == DU_OK && i < g->n_tensors; i++) {
         err = place(part, &g->tensors[i], data_at, unit, diag);
     }
-    return err == DU_OK ? check_overlap(g->tensors + i_first, g->n_tensors - i_first, diag) : err;
+    if (err != DU_OK || i_first == g->n_tensors) {
+        return err;
+    }
+    return check_overlap(g->tensors + i_first, (size_t)(g->n_tensors - i_first), diag);
 }
 
 static du_err check_version(uint32_t version, du_diag *diag) {

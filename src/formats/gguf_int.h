@@ -26,8 +26,6 @@ struct du_gguf {
     int64_t n_tensors;
     du_hash tensor_index; /* name -> number in tensors */
     du_arena *names;      /* terminated copies of names */
-    char *room;           /* unused end of the arena's newest piece */
-    size_t n_room;
 };
 
 /* Adds the bytes as the next part: its keys, and its tensors behind those there already. Takes over

@@ -9,8 +9,8 @@
 #include "base/err.h"
 
 enum {
-    DU_HF_CONFIG_BYTES_MAX = 16 << 20,     /* config.json, generation_config.json */
-    DU_HF_TOKENIZER_BYTES_MAX = 256 << 20, /* tokenizer.json, tokenizer_config.json */
+    DU_HF_CONFIG_BYTES_MAX = 4 << 20,      /* config.json, generation_config.json */
+    DU_HF_TOKENIZER_BYTES_MAX = 128 << 20, /* tokenizer.json, tokenizer_config.json */
     DU_HF_TEMPLATE_BYTES_MAX = 4 << 20,    /* a chat template */
 };
 

@@ -1,0 +1,218 @@
+/* One view of a model's tensors over GGUF files and Hugging Face directories.
+ *
+ * The list is built once, in the container's order, and borrows everything from the container's
+ * maps. Two things are put right here, so that nobody above has to know of them: GGUF's dimensions
+ * are turned round, and a safetensors tensor whose data is not aligned to its numbers (the format
+ * does not ask for that) is copied. */
+#include "formats/weights.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "tensor/mat.h"
+
+struct du_weights {
+    char *path;
+    du_gguf *gguf;
+    du_hf *hf;
+    du_st *st;
+    du_weight *list;
+    int64_t n;
+    du_arena *copies; /* of data that was not aligned; NULL when all was */
+};
+
+_Static_assert((int)DU_ST_DIMS_MAX >= (int)DU_GGUF_DIMS_MAX, "a weight has room for either's dims");
+
+static void weight_of_gguf(du_weight *w, const du_gguf_tensor *t) {
+    *w = (du_weight){.name = t->name,
+                     .type_name = t->type_name,
+                     .dtype = t->dtype,
+                     .n_dims = t->n_dims,
+                     .data = t->data,
+                     .n_bytes = t->n_bytes};
+    for (int32_t i = 0; i < DU_ST_DIMS_MAX; i++) {
+        w->dims[i] = i < t->n_dims ? t->dims[t->n_dims - 1 - i] : 1;
+    }
+}
+
+static void weight_of_st(du_weight *w, const du_st_tensor *t) {
+    *w = (du_weight){.name = t->name,
+                     .type_name = t->type_name,
+                     .dtype = t->dtype,
+                     .n_dims = t->n_dims,
+                     .data = t->data,
+                     .n_bytes = t->n_bytes};
+    memcpy(w->dims, t->dims, sizeof w->dims);
+}
+
+static du_err align(du_weights *w, du_weight *t, size_t elem_bytes, du_diag *diag) {
+    if ((uintptr_t)t->data % elem_bytes == 0) {
+        return DU_OK;
+    }
+    if (!w->copies) {
+        w->copies = du_arena_new(0);
+    }
+    void *copy = w->copies ? du_arena_alloc(w->copies, t->n_bytes, 1) : NULL;
+    if (!copy) {
+        return du_fail_nomem(diag, t->name);
+    }
+    memcpy(copy, t->data, t->n_bytes);
+    t->data = copy;
+    return DU_OK;
+}
+
+/* Finds the scales of an FP8 tensor: one f32 for each 128 x 128 tile. */
+static du_err set_scales(const du_weights *w, du_weight *t, du_diag *diag) {
+    if (t->n_dims != 2) {
+        return du_fail(diag, DU_EUNSUPPORTED, "%s: %s: FP8 with %" PRId32 " dimensions", w->path,
+                       t->name, t->n_dims);
+    }
+    du_str name = {0};
+    du_str_addf(&name, "%s_scale_inv", t->name);
+    if (name.failed) {
+        return du_fail_nomem(diag, t->name);
+    }
+    const du_weight *scales = du_weights_find(w, name.data);
+    du_str_done(&name);
+    if (!scales) {
+        return du_fail(diag, DU_EFORMAT, "%s: %s: FP8 without its scales (%s_scale_inv)", w->path,
+                       t->name, t->name);
+    }
+    int64_t rows = t->dims[0] / DU_F8_TILE + (t->dims[0] % DU_F8_TILE != 0);
+    int64_t cols = t->dims[1] / DU_F8_TILE + (t->dims[1] % DU_F8_TILE != 0);
+    if (scales->dtype != DU_F32 || scales->n_dims != 2 || scales->dims[0] != rows ||
+        scales->dims[1] != cols) {
+        return du_fail(diag, DU_EFORMAT,
+                       "%s: %s: not F32 [%" PRId64 ", %" PRId64 "], one scale "
+                       "for each 128 x 128 tile",
+                       w->path, scales->name, rows, cols);
+    }
+    t->scale_inv = scales->data;
+    return DU_OK;
+}
+
+static du_err make_list(du_weights *w, int64_t n, du_diag *diag) {
+    w->list = du_alloc_array((size_t)n, sizeof *w->list);
+    w->n = n;
+    return w->list ? DU_OK : du_fail_nomem(diag, "a list of tensors");
+}
+
+static du_err open_gguf(du_weights *w, du_diag *diag) {
+    du_err err = du_gguf_open(&w->gguf, w->path, diag);
+    if (err == DU_OK) {
+        err = make_list(w, du_gguf_n_tensors(w->gguf), diag);
+    }
+    for (int64_t i = 0; err == DU_OK && i < w->n; i++) {
+        weight_of_gguf(&w->list[i], du_gguf_tensor_at(w->gguf, i));
+    }
+    return err;
+}
+
+static du_err no_weights(const du_weights *w, du_diag *diag) {
+    char *other = du_path_join(w->path, "pytorch_model.bin");
+    if (!other) {
+        return du_fail_nomem(diag, w->path);
+    }
+    bool pickled = du_file_exists(other);
+    du_free(other);
+    return du_fail(diag, DU_ENOENT, "%s: neither model.safetensors nor its index%s", w->path,
+                   pickled ? " (pytorch_model.bin runs code when loaded; dure reads safetensors)"
+                           : "");
+}
+
+static du_err open_hf(du_weights *w, du_diag *diag) {
+    du_err err = du_hf_open(&w->hf, w->path, diag);
+    if (err == DU_OK && !du_hf_weights_path(w->hf)) {
+        err = no_weights(w, diag);
+    }
+    if (err == DU_OK) {
+        err = du_st_open(&w->st, du_hf_weights_path(w->hf), diag);
+    }
+    if (err == DU_OK) {
+        err = make_list(w, du_st_n_tensors(w->st), diag);
+    }
+    for (int64_t i = 0; err == DU_OK && i < w->n; i++) {
+        const du_st_tensor *t = du_st_tensor_at(w->st, i);
+        weight_of_st(&w->list[i], t);
+        err = align(w, &w->list[i], t->elem_bytes, diag);
+    }
+    for (int64_t i = 0; err == DU_OK && i < w->n; i++) {
+        if (w->list[i].dtype == DU_F8_E4M3) {
+            err = set_scales(w, &w->list[i], diag);
+        }
+    }
+    return err;
+}
+
+du_err du_weights_open(du_weights **out, const char *path, du_diag *diag) {
+    du_weights *w = du_alloc_zero(1, sizeof *w);
+    if (w) {
+        w->path = du_strdup(path);
+    }
+    du_err err = DU_OK;
+    if (!w || !w->path) {
+        err = du_fail_nomem(diag, path);
+    } else {
+        err = du_dir_exists(path) ? open_hf(w, diag) : open_gguf(w, diag);
+    }
+    if (err != DU_OK) {
+        du_weights_close(w);
+        return err;
+    }
+    *out = w;
+    return DU_OK;
+}
+
+void du_weights_close(du_weights *w) {
+    if (!w) {
+        return;
+    }
+    du_gguf_close(w->gguf);
+    du_st_close(w->st);
+    du_hf_close(w->hf);
+    du_arena_free(w->copies);
+    du_free(w->list);
+    du_free(w->path);
+    du_free(w);
+}
+
+const char *du_weights_path(const du_weights *w) {
+    return w->path;
+}
+
+du_weights_kind du_weights_get_kind(const du_weights *w) {
+    return w->gguf ? DU_WEIGHTS_GGUF : DU_WEIGHTS_SAFETENSORS;
+}
+
+const du_gguf *du_weights_gguf(const du_weights *w) {
+    return w->gguf;
+}
+
+const du_hf *du_weights_hf(const du_weights *w) {
+    return w->hf;
+}
+
+int64_t du_weights_n(const du_weights *w) {
+    return w->n;
+}
+
+const du_weight *du_weights_at(const du_weights *w, int64_t i) {
+    return &w->list[i];
+}
+
+/* The list is parallel to the container's, whose index of names serves both. */
+const du_weight *du_weights_find(const du_weights *w, const char *name) {
+    if (w->gguf) {
+        const du_gguf_tensor *t = du_gguf_tensor_find(w->gguf, name);
+        return t ? &w->list[t - du_gguf_tensor_at(w->gguf, 0)] : NULL;
+    }
+    const du_st_tensor *t = du_st_tensor_find(w->st, name);
+    return t ? &w->list[t - du_st_tensor_at(w->st, 0)] : NULL;
+}
+
+int64_t du_weights_file_bytes(const du_weights *w) {
+    return w->gguf ? du_gguf_file_bytes(w->gguf) : du_st_file_bytes(w->st);
+}
