@@ -13,6 +13,8 @@ set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
 option(DURE_WERROR "Treat warnings as errors" OFF)
 set(DURE_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize takes them (address,undefined)")
 
+option(DURE_FUZZ "Build the fuzz targets as libFuzzer programs (clang)" OFF)
+
 add_library(dure_flags INTERFACE)
 target_include_directories(dure_flags INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
 target_compile_definitions(dure_flags INTERFACE _GNU_SOURCE DURE_VERSION="${PROJECT_VERSION}")

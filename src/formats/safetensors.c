@@ -196,13 +196,13 @@ static int by_place(const void *x, const void *y) {
 }
 
 /* Sorts the newest shard's tensors and checks that they cover its data exactly. */
-static du_err check_cover(du_st_tensor *tensors, size_t n, uint64_t n_data, du_diag *diag) {
-    if (n > 1) {
-        qsort(tensors, n, sizeof *tensors, by_place);
+static du_err check_cover(du_st *st, size_t i_first, uint64_t n_data, du_diag *diag) {
+    if (st->n_tensors > i_first) {
+        qsort(&st->tensors[i_first], st->n_tensors - i_first, sizeof *st->tensors, by_place);
     }
     uint64_t end = 0;
-    for (size_t i = 0; i < n; i++) {
-        const du_st_tensor *t = &tensors[i];
+    for (size_t i = i_first; i < st->n_tensors; i++) {
+        const du_st_tensor *t = &st->tensors[i];
         if ((uint64_t)t->offset != end) {
             return du_fail(diag, DU_EFORMAT, "%s: its data %s", t->name,
                            (uint64_t)t->offset < end ? "overlaps another tensor's"
@@ -255,7 +255,7 @@ static du_err parse_shard(du_st *st, du_diag *diag) {
     size_t i_first = st->n_tensors;
     du_err err = walk_header(st, header, n_data, diag);
     if (err == DU_OK) {
-        err = check_cover(st->tensors + i_first, st->n_tensors - i_first, n_data, diag);
+        err = check_cover(st, i_first, n_data, diag);
     }
     return err == DU_OK ? index_tensors(st, i_first, r.pos, diag) : err;
 }
