@@ -75,6 +75,23 @@ du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag)
     return err;
 }
 
+du_err du_json_save(const json_t *value, const char *path, du_diag *diag) {
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    if (!text) {
+        return du_fail_nomem(diag, path);
+    }
+    du_writer *w;
+    du_err err = du_writer_open(&w, path, diag);
+    if (err == DU_OK) {
+        du_write(w, text, strlen(text));
+        du_write(w, "\n", 1);
+        err = du_writer_commit(w, diag);
+        du_writer_close(w);
+    }
+    du_free(text);
+    return err;
+}
+
 /* obj[key], or NULL when it is absent or null. */
 static json_t *present(const json_t *obj, const char *key) {
     json_t *value = json_object_get(obj, key);

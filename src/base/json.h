@@ -18,6 +18,11 @@ du_err du_json_parse(json_t **out, const char *text, size_t len, const char *wha
 DU_NODISCARD
 du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag);
 
+/* Writes the value to a file, atomically, indented by two and with a newline at its end.
+ * Returns DU_OK, DU_EIO, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_json_save(const json_t *value, const char *path, du_diag *diag);
+
 /* obj[key] as an integer within [min, max] into *out; *out stays as it is when the key is absent or
  * null. A number with a fraction, another type or a value outside gives DU_EFORMAT naming the key.
  */

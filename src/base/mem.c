@@ -223,6 +223,16 @@ void du_arena_release(du_arena *arena, du_arena_mark mark) {
     }
 }
 
+bool du_arena_holds(const du_arena *arena, const void *p) {
+    for (const chunk *c = arena->first; c; c = c->next) {
+        const char *start = (const char *)c + DU_ALIGN, *at = p;
+        if (at >= start && at < start + c->size) {
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t du_arena_bytes(const du_arena *arena) {
     size_t total = 0;
     for (const chunk *c = arena->first; c; c = c->next) {

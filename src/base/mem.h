@@ -73,6 +73,9 @@ typedef struct {
 du_arena_mark du_arena_get_mark(const du_arena *arena);
 void du_arena_release(du_arena *arena, du_arena_mark mark);
 
+/* Does the arena own this address? */
+bool du_arena_holds(const du_arena *arena, const void *p);
+
 /* Bytes held in chunks, used or not. */
 size_t du_arena_bytes(const du_arena *arena);
 
