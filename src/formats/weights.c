@@ -100,15 +100,17 @@ static du_err make_list(du_weights *w, int64_t n, du_diag *diag) {
     return w->list ? DU_OK : du_fail_nomem(diag, "a list of tensors");
 }
 
-static du_err open_gguf(du_weights *w, du_diag *diag) {
-    du_err err = du_gguf_open(&w->gguf, w->path, diag);
-    if (err == DU_OK) {
-        err = make_list(w, du_gguf_n_tensors(w->gguf), diag);
-    }
+static du_err list_gguf(du_weights *w, du_diag *diag) {
+    du_err err = make_list(w, du_gguf_n_tensors(w->gguf), diag);
     for (int64_t i = 0; err == DU_OK && i < w->n; i++) {
         weight_of_gguf(&w->list[i], du_gguf_tensor_at(w->gguf, i));
     }
     return err;
+}
+
+static du_err open_gguf(du_weights *w, du_diag *diag) {
+    du_err err = du_gguf_open(&w->gguf, w->path, diag);
+    return err == DU_OK ? list_gguf(w, diag) : err;
 }
 
 static du_err no_weights(const du_weights *w, du_diag *diag) {
@@ -147,23 +149,44 @@ static du_err open_hf(du_weights *w, du_diag *diag) {
     return err;
 }
 
-du_err du_weights_open(du_weights **out, const char *path, du_diag *diag) {
+/* An empty handle with its path; NULL when memory is short. */
+static du_weights *new_weights(const char *path) {
     du_weights *w = du_alloc_zero(1, sizeof *w);
     if (w) {
         w->path = du_strdup(path);
     }
-    du_err err = DU_OK;
-    if (!w || !w->path) {
-        err = du_fail_nomem(diag, path);
-    } else {
-        err = du_dir_exists(path) ? open_hf(w, diag) : open_gguf(w, diag);
+    if (w && !w->path) {
+        du_free(w);
+        return NULL;
     }
+    return w;
+}
+
+static du_err hand_out(du_weights **out, du_weights *w, du_err err) {
     if (err != DU_OK) {
         du_weights_close(w);
         return err;
     }
     *out = w;
     return DU_OK;
+}
+
+du_err du_weights_open(du_weights **out, const char *path, du_diag *diag) {
+    du_weights *w = new_weights(path);
+    if (!w) {
+        return du_fail_nomem(diag, path);
+    }
+    return hand_out(out, w, du_dir_exists(path) ? open_hf(w, diag) : open_gguf(w, diag));
+}
+
+du_err du_weights_open_memory(du_weights **out, const void *bytes, size_t len, const char *what,
+                              du_diag *diag) {
+    du_weights *w = new_weights(what);
+    if (!w) {
+        return du_fail_nomem(diag, what);
+    }
+    du_err err = du_gguf_parse(&w->gguf, bytes, len, what, diag);
+    return hand_out(out, w, err == DU_OK ? list_gguf(w, diag) : err);
 }
 
 void du_weights_close(du_weights *w) {

@@ -34,6 +34,11 @@ typedef struct du_weights du_weights;
  * whose scales are absent or of another shape, DU_ENOENT for a directory without weights. */
 DU_NODISCARD
 du_err du_weights_open(du_weights **out, const char *path, du_diag *diag);
+
+/* The same for one whole GGUF file in memory (du_gguf_parse); what names it in messages. */
+DU_NODISCARD
+du_err du_weights_open_memory(du_weights **out, const void *bytes, size_t len, const char *what,
+                              du_diag *diag);
 void du_weights_close(du_weights *w); /* takes NULL; closes all that was opened */
 
 const char *du_weights_path(const du_weights *w);
