@@ -28,7 +28,7 @@
     X(RKV, hp->kv_rank)                                                                            \
     X(RKVP, hp->kv_rank + hp->rope_dim)                                                            \
     X(NOPE, hp->k_dim - hp->rope_dim)                                                              \
-    X(H_RKV, hp->n_head * hp->kv_rank)                                                             \
+    X(VH, hp->v_dim)                                                                               \
     X(H_NOPE_V, hp->n_head *(hp->k_dim - hp->rope_dim + hp->v_dim))                                \
     X(PAIRS, hp->rope_dim / 2)
 
@@ -69,8 +69,10 @@ const char *du_role_name(du_role role);
 
 typedef enum {
     DU_WEIGHT_VEC,    /* const float *: rows values, converted to f32 when stored otherwise */
-    DU_WEIGHT_MAT,    /* du_mat [rows, cols]; leading dimensions of the file are folded into rows */
-    DU_WEIGHT_EXPERTS /* du_mat * of E matrices [rows, cols] */
+    DU_WEIGHT_MAT,    /* du_mat [rows, cols] */
+    DU_WEIGHT_HEADS,  /* du_mat * of n_head matrices [rows, cols], stacked in the file */
+    DU_WEIGHT_EXPERTS /* du_mat * of n_expert matrices [rows, cols]; stacked in GGUF, one by one in
+                         HF */
 } du_weight_kind;
 
 /* Where a weight exists. */
@@ -96,6 +98,7 @@ typedef struct {
     du_weight_kind kind;
     bool in_layer;
     bool optional;
+    bool read_only; /* an older form: read from GGUF files, never written to one */
     du_where where;
     du_role role;
     du_dim rows, cols; /* VEC: rows values, cols ONE */
@@ -104,13 +107,17 @@ typedef struct {
     const char *gguf_fused; /* a GGUF tensor that holds the rows of all entries naming it, in table
                                order (per expert); used when the entry's own is absent; NULL */
     du_rows_order order;
-    const char *input; /* MAT, EXPERTS: the tap that shows what the matrix is multiplied with */
+    const char *input; /* the tap that shows what the matrix is multiplied with; HEADS: rows of
+                          n_head equal parts, each beginning with one head's cols values */
 } du_weight_def;
 
 /* The name in layer i (of expert e): replaces each %d of a pattern in turn. Returns out. */
 const char *du_weight_name(char *out, size_t size, const char *pattern, int64_t layer,
                            int64_t expert);
 enum { DU_WEIGHT_NAME_BYTES = 256 };
+
+/* Matrices that the entry stacks: 1, n_head or n_expert. */
+int64_t du_weight_def_n(const du_weight_def *def, const du_hparams *hp);
 
 /* Is the weight there in layer i (top weights: any i)? */
 bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t layer);
@@ -145,7 +152,8 @@ typedef struct {
          .rows = DU_DIM_V,                                                                         \
          .cols = DU_DIM_D,                                                                         \
          .gguf = "output.weight",                                                                  \
-         .hf = "lm_head.weight"},                                                                  \
+         .hf = "lm_head.weight",                                                                   \
+         .input = "output_norm"},                                                                  \
     {                                                                                              \
         .field = offsetof(du_top_weights, rope_factors), .kind = DU_WEIGHT_VEC, .optional = true,  \
         .role = DU_ROLE_ROPE, .rows = DU_DIM_PAIRS, .gguf = "rope_freqs.weight"                    \
@@ -179,6 +187,10 @@ typedef struct du_arch {
     /* Derives what the files hold in another form; called once after loading; may be NULL. Memory
      * comes from du_model_alloc. */
     du_err (*finish)(du_model *model, du_diag *diag);
+
+    /* The values of a matrix that the model holds in another form only, as f32 [rows, cols] into
+     * out (conversion to a container that wants it). NULL: every matrix is held as it is stored. */
+    du_err (*compose)(const du_model *model, const du_weight_def *def, int64_t layer, float *out);
 
     /* The cache this architecture wants in a number type. */
     du_err (*kv_layout)(const du_hparams *hp, du_dtype dtype, du_kv_layout *out, du_diag *diag);

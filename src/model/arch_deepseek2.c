@@ -28,8 +28,7 @@ typedef struct {
     du_mat kv_a;                                   /* [R+P, D] */
     const float *kv_a_norm;                        /* [R] */
     du_mat kv_b;                                   /* [H*(nope+v), R] as stored, or absent */
-    du_mat k_b, v_b;                               /* [H*R, nope], [H*v, R] as stored, or absent */
-    du_mat *k_heads, *v_heads;                     /* [H] of [R, nope], [H] of [v, R] */
+    du_mat *k_heads, *v_heads;                     /* [H] of K_h^T [R, nope], [H] of V_h [v, R] */
     du_mat attn_out;                               /* [D, H*v] */
     du_mat ffn_gate, ffn_up, ffn_down;             /* dense layers */
     du_mat router;                                 /* [E, D] */
@@ -72,27 +71,27 @@ static const du_weight_def weights[] = {
      .kind = DU_WEIGHT_MAT,
      .in_layer = true,
      .optional = true,
+     .read_only = true,
      .role = DU_ROLE_ATTN_KV,
      .rows = DU_DIM_H_NOPE_V,
      .cols = DU_DIM_RKV,
      .gguf = "blk.%d.attn_kv_b.weight",
-     .hf = "model.layers.%d.self_attn.kv_b_proj.weight",
-     .input = "kv_latent"},
-    {.field = offsetof(layer_weights, k_b),
-     .kind = DU_WEIGHT_MAT,
+     .hf = "model.layers.%d.self_attn.kv_b_proj.weight"},
+    {.field = offsetof(layer_weights, k_heads),
+     .kind = DU_WEIGHT_HEADS,
      .in_layer = true,
      .optional = true,
      .role = DU_ROLE_ATTN_K,
-     .rows = DU_DIM_H_RKV,
+     .rows = DU_DIM_RKV,
      .cols = DU_DIM_NOPE,
      .gguf = "blk.%d.attn_k_b.weight",
-     .input = "q_nope"},
-    {.field = offsetof(layer_weights, v_b),
-     .kind = DU_WEIGHT_MAT,
+     .input = "q"},
+    {.field = offsetof(layer_weights, v_heads),
+     .kind = DU_WEIGHT_HEADS,
      .in_layer = true,
      .optional = true,
      .role = DU_ROLE_ATTN_V,
-     .rows = DU_DIM_O,
+     .rows = DU_DIM_VH,
      .cols = DU_DIM_RKV,
      .gguf = "blk.%d.attn_v_b.weight",
      .input = "attn_latent"},
@@ -178,9 +177,11 @@ static du_err transpose_head(du_model *model, const du_mat *k, float *row, du_ma
 static du_err finish_layer(du_model *model, int64_t i, float *row, du_diag *diag) {
     const du_hparams *hp = &model->hp;
     layer_weights *w = du_model_layer(model, i);
-    int64_t H = hp->n_head, nope = du_hparams_nope(hp), R = hp->kv_rank;
-    bool split = w->k_b.data && w->v_b.data;
-    if (!split && !w->kv_b.data) {
+    int64_t H = hp->n_head, nope = du_hparams_nope(hp);
+    if (w->k_heads && w->v_heads) {
+        return DU_OK;
+    }
+    if (!w->kv_b.data) {
         return du_fail(diag, DU_EFORMAT,
                        "%s: layer %lld has neither attn_kv_b nor attn_k_b and attn_v_b",
                        du_weights_path(model->files), (long long)i);
@@ -191,11 +192,6 @@ static du_err finish_layer(du_model *model, int64_t i, float *row, du_diag *diag
         return du_fail_nomem(diag, "attention heads");
     }
     for (int64_t h = 0; h < H; h++) {
-        if (split) {
-            w->k_heads[h] = du_mat_slice(&w->k_b, h * R, R);
-            w->v_heads[h] = du_mat_slice(&w->v_b, h * hp->v_dim, hp->v_dim);
-            continue;
-        }
         int64_t row0 = h * (nope + hp->v_dim);
         du_mat k = du_mat_slice(&w->kv_b, row0, nope);
         w->v_heads[h] = du_mat_slice(&w->kv_b, row0 + nope, hp->v_dim);
@@ -213,6 +209,32 @@ static du_err finish(du_model *model, du_diag *diag) {
         err = finish_layer(model, i, row, diag);
     }
     return err;
+}
+
+/* kv_b from its two halves: per head the nope rows of K_h, then the v rows of V_h. */
+static du_err compose(const du_model *model, const du_weight_def *def, int64_t layer, float *out) {
+    const du_hparams *hp = &model->hp;
+    const layer_weights *w = du_model_layer(model, layer);
+    DU_CHECK(def->field == offsetof(layer_weights, kv_b));
+    int64_t nope = du_hparams_nope(hp), R = hp->kv_rank;
+    float *row = du_alloc_array((size_t)nope, sizeof *row);
+    if (!row) {
+        return DU_ENOMEM;
+    }
+    for (int64_t h = 0; h < hp->n_head; h++) {
+        for (int64_t r = 0; r < R; r++) {
+            du_mat_unpack_row(row, &w->k_heads[h], r);
+            for (int64_t n = 0; n < nope; n++) {
+                out[n * R + r] = row[n];
+            }
+        }
+        out += nope * R;
+        for (int64_t v = 0; v < hp->v_dim; v++, out += R) {
+            du_mat_unpack_row(out, &w->v_heads[h], v);
+        }
+    }
+    du_free(row);
+    return DU_OK;
 }
 
 static du_err kv_layout(const du_hparams *hp, du_dtype dtype, du_kv_layout *out, du_diag *diag) {
@@ -392,6 +414,7 @@ const du_arch du_arch_deepseek2 = {
     .read_gguf = read_gguf,
     .read_hf = read_hf,
     .finish = finish,
+    .compose = compose,
     .kv_layout = kv_layout,
     .forward = forward,
 };

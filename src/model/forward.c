@@ -39,18 +39,20 @@ static void count_entry(const du_model *model, const du_weight_def *def, int64_t
                         du_model_counts *sum) {
     const du_hparams *hp = &model->hp;
     const void *field = du_model_field(model, def, layer);
-    int64_t n = 1, used = 1;
-    du_mat m = {.rows = du_dim_value(hp, def->rows), .cols = 1, .row_bytes = sizeof(float)};
-    if (def->kind == DU_WEIGHT_MAT) {
+    int64_t n = du_weight_def_n(def, hp);
+    int64_t used = def->kind == DU_WEIGHT_EXPERTS ? hp->router.n_used : n;
+    du_mat m = {0};
+    if (def->kind == DU_WEIGHT_VEC) {
+        m = (du_mat){.data = *(const float *const *)field,
+                     .rows = du_dim_value(hp, def->rows),
+                     .cols = 1,
+                     .row_bytes = sizeof(float)};
+    } else if (def->kind == DU_WEIGHT_MAT) {
         m = *(const du_mat *)field;
-    } else if (def->kind == DU_WEIGHT_EXPERTS) {
+    } else if (*(du_mat *const *)field) {
         m = (*(du_mat *const *)field)[0];
-        n = hp->router.n_expert;
-        used = hp->router.n_used;
-    } else if (!*(const float *const *)field) {
-        return;
     }
-    if (def->kind != DU_WEIGHT_VEC && !m.data) {
+    if (!m.data) {
         return;
     }
     int64_t params = m.rows * m.cols, bytes = m.rows * (int64_t)m.row_bytes;
@@ -65,8 +67,8 @@ du_model_counts du_model_count(const du_model *model) {
     du_model_counts sum = {0};
     for (int64_t i = 0; i < model->arch->n_weights; i++) {
         const du_weight_def *def = &model->arch->weights[i];
-        if (def->role == DU_ROLE_OUTPUT && model->hp.tied) {
-            continue; /* the embedding, counted there */
+        if (def->read_only || (def->role == DU_ROLE_OUTPUT && model->hp.tied)) {
+            continue; /* counted in the form that is used, and as the embedding */
         }
         for (int64_t layer = 0; layer < (def->in_layer ? model->hp.n_layer : 1); layer++) {
             if (du_weight_def_in(def, &model->hp, layer)) {

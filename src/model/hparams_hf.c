@@ -2,6 +2,8 @@
  * (rope_scaling with "type", rope_theta beside it, scoring_func, topk_method) and in the form that
  * transformers 5 writes (rope_parameters). What a family leaves out follows from its model_type. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -250,12 +252,24 @@ static void set_num(json_t *obj, const char *key, double v) {
     json_object_set_new(obj, key, whole ? json_integer((json_int_t)v) : json_real(v));
 }
 
+/* An f32 as the shortest decimal that reads back as the same f32: 1e-06, not 9.99999997e-07. */
+static void set_f32(json_t *obj, const char *key, float v) {
+    char text[32];
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)v);
+        if (strtof(text, NULL) == v) {
+            break;
+        }
+    }
+    set_num(obj, key, strtod(text, NULL));
+}
+
 static json_t *rope_scaling(const du_hparams *hp) {
     if (hp->scaling == DU_SCALING_NONE) {
         return json_null();
     }
     json_t *rope = json_object();
-    set_num(rope, "factor", hp->yarn.factor);
+    set_f32(rope, "factor", (float)hp->yarn.factor);
     switch (hp->scaling) {
     case DU_SCALING_YARN:
         json_object_set_new(rope, "type", json_string("yarn"));
@@ -263,8 +277,8 @@ static json_t *rope_scaling(const du_hparams *hp) {
         set_num(rope, "beta_fast", hp->yarn.beta_fast);
         set_num(rope, "beta_slow", hp->yarn.beta_slow);
         if (hp->yarn_mscale_all != 0) {
-            set_num(rope, "mscale", hp->yarn_mscale);
-            set_num(rope, "mscale_all_dim", hp->yarn_mscale_all);
+            set_f32(rope, "mscale", (float)hp->yarn_mscale);
+            set_f32(rope, "mscale_all_dim", (float)hp->yarn_mscale_all);
         }
         break;
     case DU_SCALING_LLAMA3:
@@ -300,7 +314,7 @@ static void write_latent(const du_hparams *hp, json_t *config) {
     set_num(config, "moe_layer_freq", 1);
     set_num(config, "n_group", m->n_group > 1 ? (double)m->n_group : 1);
     set_num(config, "topk_group", m->n_group > 1 ? (double)m->n_group_used : 1);
-    set_num(config, "routed_scaling_factor", (double)m->scale);
+    set_f32(config, "routed_scaling_factor", m->scale);
     json_object_set_new(config, "scoring_func", json_string(v3 ? "sigmoid" : "softmax"));
     const char *v2_method = m->n_group > 1 ? "group_limited_greedy" : "greedy";
     json_object_set_new(config, "topk_method", json_string(v3 ? "noaux_tc" : v2_method));
@@ -314,8 +328,8 @@ du_err du_hparams_write_hf(const du_hparams *hp, json_t *config, du_diag *diag) 
     set_num(config, "max_position_embeddings", (double)hp->n_ctx_train);
     set_num(config, "num_attention_heads", (double)hp->n_head);
     set_num(config, "num_key_value_heads", (double)hp->n_head_kv);
-    set_num(config, "rms_norm_eps", (double)hp->eps);
-    set_num(config, "rope_theta", hp->rope_theta);
+    set_f32(config, "rms_norm_eps", hp->eps);
+    set_f32(config, "rope_theta", (float)hp->rope_theta);
     json_object_set_new(config, "rope_scaling", rope_scaling(hp));
     json_object_set_new(config, "tie_word_embeddings", json_boolean(hp->tied));
     json_object_set_new(config, "hidden_act", json_string("silu"));

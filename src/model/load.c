@@ -78,6 +78,12 @@ const char *du_weight_name(char *out, size_t size, const char *pattern, int64_t 
     return out;
 }
 
+int64_t du_weight_def_n(const du_weight_def *def, const du_hparams *hp) {
+    return def->kind == DU_WEIGHT_HEADS     ? hp->n_head
+           : def->kind == DU_WEIGHT_EXPERTS ? hp->router.n_expert
+                                            : 1;
+}
+
 bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t layer) {
     bool moe = layer >= hp->n_dense_layer;
     switch (def->where) {
@@ -197,23 +203,18 @@ static void fused_place(const loader *l, const du_weight_def *def, int64_t *befo
     }
 }
 
-/* The matrix of one entry from its own tensor, or as a part of a fused one; *out.data stays NULL
- * when the file has neither. n is the number of stacked matrices (1, or experts), out [n]. */
+/* The n matrices of one entry from its own tensor, which stacks them, or from their part of a fused
+ * GGUF one; out [n] stays without data when the file has neither. */
 static du_err find_stacked(const loader *l, const du_weight_def *def, int64_t layer, int64_t n,
                            int64_t rows, int64_t cols, du_mat *out, char *name) {
     const du_weights *files = l->model->files;
     int64_t before = 0, all = rows;
-    const du_weight *w = NULL;
-    if (def->gguf) {
-        w = du_weights_find(files,
-                            du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->gguf, layer, -1));
-    }
-    if (!w && def->gguf_fused) {
+    du_weight_name(name, DU_WEIGHT_NAME_BYTES, l->gguf ? def->gguf : def->hf, layer, -1);
+    const du_weight *w = du_weights_find(files, name);
+    if (!w && l->gguf && def->gguf_fused) {
         char fused[DU_WEIGHT_NAME_BYTES];
         w = du_weights_find(files, du_weight_name(fused, sizeof fused, def->gguf_fused, layer, -1));
-        if (w) {
-            fused_place(l, def, &before, &all);
-        }
+        fused_place(l, def, &before, &all);
     }
     if (!w) {
         return DU_OK;
@@ -226,27 +227,13 @@ static du_err find_stacked(const loader *l, const du_weight_def *def, int64_t la
     return err;
 }
 
-static du_err load_experts(const loader *l, const du_weight_def *def, int64_t layer, du_mat **out,
-                           char *name) {
-    const du_hparams *hp = &l->model->hp;
-    int64_t n = hp->router.n_expert;
-    int64_t rows = du_dim_value(hp, def->rows), cols = du_dim_value(hp, def->cols);
-    du_mat *mats = du_model_alloc(l->model, (size_t)n, sizeof *mats);
-    if (!mats) {
-        return du_fail_nomem(l->diag, "the table of experts");
-    }
-    memset(mats, 0, (size_t)n * sizeof *mats);
-    *out = mats;
-    if (l->gguf) {
-        return find_stacked(l, def, layer, n, rows, cols, mats, name);
-    }
+/* Hugging Face's experts, one tensor each. */
+static du_err find_each(const loader *l, const du_weight_def *def, int64_t layer, int64_t n,
+                        int64_t rows, int64_t cols, du_mat *out, char *name) {
     for (int64_t e = 0; e < n; e++) {
-        du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->hf, layer, e);
-        const du_weight *w = du_weights_find(l->model->files, name);
-        if (!w) {
-            return fail_missing(l, name);
-        }
-        du_err err = as_matrix(l, w, rows, cols, &mats[e]);
+        const char *path = du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->hf, layer, e);
+        const du_weight *w = du_weights_find(l->model->files, path);
+        du_err err = w ? as_matrix(l, w, rows, cols, &out[e]) : fail_missing(l, name);
         if (err != DU_OK) {
             return err;
         }
@@ -254,29 +241,50 @@ static du_err load_experts(const loader *l, const du_weight_def *def, int64_t la
     return DU_OK;
 }
 
-static du_err load_one(const loader *l, const du_weight_def *def, int64_t layer) {
+/* The matrices of one entry; *found tells whether the file has them. */
+static du_err load_matrices(const loader *l, const du_weight_def *def, int64_t layer, char *name,
+                            bool *found) {
     const du_hparams *hp = &l->model->hp;
+    int64_t n = du_weight_def_n(def, hp);
+    int64_t rows = du_dim_value(hp, def->rows), cols = du_dim_value(hp, def->cols);
+    void *field = du_model_field(l->model, def, layer);
+    du_mat *mats = field;
+    if (def->kind != DU_WEIGHT_MAT) {
+        mats = du_model_alloc(l->model, (size_t)n, sizeof *mats);
+        if (!mats) {
+            return du_fail_nomem(l->diag, name);
+        }
+        memset(mats, 0, (size_t)n * sizeof *mats);
+    }
+    du_err err = DU_OK;
+    if (def->kind == DU_WEIGHT_EXPERTS && !l->gguf) {
+        err = find_each(l, def, layer, n, rows, cols, mats, name);
+    } else {
+        err = find_stacked(l, def, layer, n, rows, cols, mats, name);
+    }
+    *found = err == DU_OK && mats[0].data;
+    if (*found && def->kind != DU_WEIGHT_MAT) {
+        *(du_mat **)field = mats;
+    }
+    return err;
+}
+
+static du_err load_one(const loader *l, const du_weight_def *def, int64_t layer) {
     const char *pattern = l->gguf ? def->gguf : def->hf;
-    if (!pattern || !du_weight_def_in(def, hp, layer)) {
+    if (!pattern || !du_weight_def_in(def, &l->model->hp, layer)) {
         return DU_OK;
     }
     char name[DU_WEIGHT_NAME_BYTES];
     du_weight_name(name, sizeof name, pattern, layer, 0);
-    void *field = du_model_field(l->model, def, layer);
-    int64_t rows = du_dim_value(hp, def->rows), cols = du_dim_value(hp, def->cols);
-    const du_weight *w = du_weights_find(l->model->files, name);
-    bool found = w != NULL;
+    bool found;
     du_err err = DU_OK;
     if (def->kind == DU_WEIGHT_VEC) {
-        err = w ? as_vector(l, w, rows, field) : DU_OK;
-    } else if (def->kind == DU_WEIGHT_EXPERTS) {
-        err = load_experts(l, def, layer, field, name);
-        found = err == DU_OK && (*(du_mat **)field)[0].data;
-    } else if (l->gguf) {
-        err = find_stacked(l, def, layer, 1, rows, cols, field, name);
-        found = err == DU_OK && ((du_mat *)field)->data;
+        const du_weight *w = du_weights_find(l->model->files, name);
+        found = w != NULL;
+        int64_t n = du_dim_value(&l->model->hp, def->rows);
+        err = w ? as_vector(l, w, n, du_model_field(l->model, def, layer)) : DU_OK;
     } else {
-        err = w ? as_matrix(l, w, rows, cols, field) : DU_OK;
+        err = load_matrices(l, def, layer, name, &found);
     }
     if (err == DU_OK && !found && !def->optional) {
         err = fail_missing(l, name);
