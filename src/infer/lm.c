@@ -1,0 +1,208 @@
+#include "infer/lm.h"
+
+#include <string.h>
+
+#include "base/json.h"
+
+/* The chat template in the files, on the heap; NULL when there is none. */
+static du_err find_template(const du_model *model, char **out, size_t *len, du_diag *diag) {
+    const du_gguf *g = du_weights_gguf(model->files);
+    du_sv text = {NULL, 0};
+    if (g) {
+        du_err err = du_gguf_get_str(g, "tokenizer.chat_template", &text, diag);
+        if (err != DU_OK) {
+            return err;
+        }
+    } else {
+        const du_hf *hf = du_weights_hf(model->files);
+        const char *found = du_hf_template_find(hf, "default");
+        if (!found && du_hf_n_templates(hf) > 0) {
+            found = du_hf_template(hf, 0);
+        }
+        text = found ? du_sv_of(found) : text;
+    }
+    *out = NULL;
+    *len = text.len;
+    if (text.s) {
+        *out = du_strndup(text.s, text.len);
+        return *out ? DU_OK : du_fail_nomem(diag, "the chat template");
+    }
+    return DU_OK;
+}
+
+static du_err load_chat(du_lm *lm, du_diag *diag) {
+    size_t len;
+    du_err err = find_template(lm->model, &lm->chat_source, &len, diag);
+    if (err != DU_OK || !lm->chat_source) {
+        return err;
+    }
+    du_diag unused;
+    du_diag_reset(&unused);
+    err = du_chat_open(&lm->chat, lm->chat_source, len, "the model's chat template", &unused);
+    return err == DU_ENOMEM ? du_fail_nomem(diag, "the chat template") : DU_OK;
+}
+
+/* generation_config.json: further end tokens, and how to sample. */
+static du_err load_generation(du_lm *lm, du_diag *diag) {
+    const du_hf *hf = du_weights_hf(lm->model->files);
+    const json_t *config = hf ? du_hf_generation_config(hf) : NULL;
+    lm->sampling = du_sampler_defaults();
+    lm->sampling.temperature = DU_LM_TEMPERATURE;
+    lm->sampling.top_p = DU_LM_TOP_P;
+    const json_t *sources[] = {hf ? du_hf_config(hf) : NULL, config};
+    for (size_t k = 0; k < 2; k++) {
+        json_t *eos = json_object_get(sources[k], "eos_token_id"), *one;
+        size_t i;
+        if (json_is_integer(eos)) {
+            du_tokenizer_add_eog(lm->tok, (int32_t)json_integer_value(eos));
+        }
+        json_array_foreach(eos, i, one) {
+            du_tokenizer_add_eog(lm->tok, (int32_t)json_integer_value(one));
+        }
+    }
+    if (!config) {
+        return DU_OK;
+    }
+    bool sample = true;
+    double temperature = lm->sampling.temperature, top_p = lm->sampling.top_p;
+    du_err err = du_json_get_f64(config, "temperature", &temperature, diag);
+    err = err ? err : du_json_get_f64(config, "top_p", &top_p, diag);
+    err = err ? err : du_json_get_i64(config, "top_k", 0, 1 << 30, &lm->sampling.top_k, diag);
+    err = err ? err : du_json_get_bool(config, "do_sample", &sample, diag);
+    if (err != DU_OK) {
+        du_diag_context(diag, "%s/generation_config.json", du_hf_dir(hf));
+        return err;
+    }
+    lm->sampling.temperature = sample ? temperature : 0;
+    lm->sampling.top_p = top_p;
+    return DU_OK;
+}
+
+static du_err load_tokenizer(du_lm *lm, du_diag *diag) {
+    const du_gguf *g = du_weights_gguf(lm->model->files);
+    du_err err = g ? du_tokenizer_from_gguf(&lm->tok, g, diag)
+                   : du_tokenizer_from_dir(&lm->tok, du_weights_path(lm->model->files), diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    /* Ids beyond the embedding would read past it; fewer are padding, as in published models. */
+    int32_t n = du_tokenizer_get_info(lm->tok)->n_vocab;
+    if (n > lm->model->hp.n_vocab) {
+        return du_fail(diag, DU_EFORMAT, "%s: the tokenizer has %d tokens, the embedding %lld rows",
+                       du_weights_path(lm->model->files), n, (long long)lm->model->hp.n_vocab);
+    }
+    return DU_OK;
+}
+
+static du_err open_model(du_lm **out, du_weights *files, du_diag *diag) {
+    du_lm *lm = du_alloc_zero(1, sizeof *lm);
+    if (!lm) {
+        du_weights_close(files);
+        return du_fail_nomem(diag, "the model");
+    }
+    du_err err = du_model_load(&lm->model, files, diag);
+    err = err ? err : load_tokenizer(lm, diag);
+    err = err ? err : load_chat(lm, diag);
+    err = err ? err : load_generation(lm, diag);
+    if (err != DU_OK) {
+        du_lm_close(lm);
+        return err;
+    }
+    *out = lm;
+    return DU_OK;
+}
+
+du_err du_lm_open(du_lm **out, const char *path, du_diag *diag) {
+    du_weights *files;
+    du_err err = du_weights_open(&files, path, diag);
+    return err == DU_OK ? open_model(out, files, diag) : err;
+}
+
+du_err du_lm_open_memory(du_lm **out, const void *bytes, size_t len, const char *what,
+                         du_diag *diag) {
+    du_weights *files;
+    du_err err = du_weights_open_memory(&files, bytes, len, what, diag);
+    return err == DU_OK ? open_model(out, files, diag) : err;
+}
+
+void du_lm_close(du_lm *lm) {
+    if (!lm) {
+        return;
+    }
+    du_chat_close(lm->chat);
+    du_free(lm->chat_source);
+    du_tokenizer_free(lm->tok);
+    du_model_close(lm->model);
+    du_free(lm);
+}
+
+du_err du_lm_set_template(du_lm *lm, const char *text, size_t len, const char *name,
+                          du_diag *diag) {
+    du_chat *chat;
+    du_err err = du_chat_open(&chat, text, len, name, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    char *source = du_strndup(text, len);
+    if (!source) {
+        du_chat_close(chat);
+        return du_fail_nomem(diag, "the chat template");
+    }
+    du_chat_close(lm->chat);
+    du_free(lm->chat_source);
+    lm->chat = chat;
+    lm->chat_source = source;
+    return DU_OK;
+}
+
+/* {"bos_token": ..., "eos_token": ...} on top of vars; NULL when memory is short. */
+static json_t *with_tokens(const du_lm *lm, const json_t *vars) {
+    const du_tokenizer_info *info = du_tokenizer_get_info(lm->tok);
+    const struct {
+        const char *name;
+        int32_t id;
+    } tokens[] = {{"bos_token", info->bos},
+                  {"eos_token", info->eos},
+                  {"pad_token", info->pad},
+                  {"unk_token", info->unk}};
+    json_t *all = vars ? json_copy((json_t *)(uintptr_t)vars) : json_object();
+    for (size_t i = 0; all && i < sizeof tokens / sizeof *tokens; i++) {
+        if (tokens[i].id < 0 || json_object_get(all, tokens[i].name)) {
+            continue;
+        }
+        du_sv text = du_tokenizer_text(lm->tok, tokens[i].id);
+        json_object_set_new(all, tokens[i].name, json_stringn(text.s, text.len));
+    }
+    return all;
+}
+
+du_err du_lm_apply_chat(const du_lm *lm, const json_t *messages, const json_t *tools,
+                        const json_t *vars, du_str *prompt, du_ids *ids, du_diag *diag) {
+    if (!lm->chat_source) {
+        return du_fail(diag, DU_EUNSUPPORTED,
+                       "the model has no chat template: use --raw, or give one with --template");
+    }
+    if (!lm->chat) {
+        du_chat *chat; /* say what could not be parsed */
+        du_err err = du_chat_open(&chat, lm->chat_source, strlen(lm->chat_source),
+                                  "the model's chat template", diag);
+        if (err == DU_OK) {
+            du_chat_close(chat);
+        }
+        return err;
+    }
+    json_t *all = with_tokens(lm, vars);
+    if (!all) {
+        return du_fail_nomem(diag, "the chat template");
+    }
+    size_t start = prompt->len;
+    du_chat_input input = {
+        .messages = messages, .tools = tools, .vars = all, .add_generation_prompt = true};
+    du_err err = du_chat_render(lm->chat, &input, prompt, diag);
+    json_decref(all);
+    if (err != DU_OK) {
+        return err;
+    }
+    du_sv text = {du_str_get(prompt) + start, prompt->len - start};
+    return du_tokenizer_encode_prompt(lm->tok, text, DU_ENCODE_SPECIAL, ids, diag);
+}

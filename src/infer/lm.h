@@ -1,0 +1,51 @@
+/* A language model as people use it: weights, tokenizer, chat template and sampling defaults,
+ * opened from one path. */
+#ifndef DU_INFER_LM_H
+#define DU_INFER_LM_H
+
+#include "infer/sampler.h"
+#include "model/model.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+
+typedef struct {
+    du_model *model;
+    du_tokenizer *tok;
+    du_chat *chat;     /* NULL: the files hold no chat template */
+    char *chat_source; /* its text; NULL with chat */
+    du_sampler_params
+        sampling; /* what generation_config.json recommends, else the defaults below */
+} du_lm;
+
+/* Where no file says otherwise: temperature 0.6, top-p 0.95, as DeepSeek-R1's card recommends.
+ * Penalties never come from a file. */
+#define DU_LM_TEMPERATURE 0.6
+#define DU_LM_TOP_P       0.95
+
+/* Opens a GGUF file or a Hugging Face directory.
+ * out  new handle, free with du_lm_close; untouched on failure
+ * Returns the errors of du_model_open, the tokenizer's and the chat template's. A template that
+ * dure cannot parse leaves chat NULL with chat_source set: asking for a chat then says why. */
+DU_NODISCARD
+du_err du_lm_open(du_lm **out, const char *path, du_diag *diag);
+
+/* The same for one GGUF file in memory, borrowed until the close; what names it in messages. */
+DU_NODISCARD
+du_err du_lm_open_memory(du_lm **out, const void *bytes, size_t len, const char *what,
+                         du_diag *diag);
+void du_lm_close(du_lm *lm); /* takes NULL */
+
+/* Replaces the chat template. text is copied. Returns the errors of du_chat_open. */
+DU_NODISCARD
+du_err du_lm_set_template(du_lm *lm, const char *text, size_t len, const char *name, du_diag *diag);
+
+/* Renders messages with the chat template and appends the prompt's ids (BOS exactly once).
+ * messages  array of {"role", "content"}; tools, vars may be NULL (vars gets bos_token and
+ * eos_token) prompt    the rendered text, appended; its end tells where reasoning starts
+ * (text/reasoning.h) Returns DU_OK; DU_EUNSUPPORTED when there is no usable template; the
+ * template's and the tokenizer's errors. */
+DU_NODISCARD
+du_err du_lm_apply_chat(const du_lm *lm, const json_t *messages, const json_t *tools,
+                        const json_t *vars, du_str *prompt, du_ids *ids, du_diag *diag);
+
+#endif

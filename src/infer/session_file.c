@@ -1,0 +1,139 @@
+/* Saving and restoring a session.
+ *
+ *     offset  bytes
+ *     0       8     "DUREKV01"
+ *     8       8     number of tokens n, u64 (little-endian, as everything here)
+ *     16      8     hash of the model's shape and the cache's layout (FNV-1a)
+ *     24      8     hash of all that follows
+ *     32      4*n   token ids, i32
+ *     then          pages in order, whole: ceil(n / DU_KV_PAGE) of them
+ *
+ * A page's bytes mean something only for the same model and cache type, which the first hash pins;
+ * the second finds damage. */
+#include "base/file.h"
+#include "base/reader.h"
+#include "infer/infer_int.h"
+#include "infer/session.h"
+
+static const char magic[8] = "DUREKV01";
+enum { HEADER_BYTES = 32 };
+
+static uint64_t fnv1a(uint64_t h, const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
+    for (size_t i = 0; i < n; i++) {
+        h = (h ^ p[i]) * 0x100000001b3u;
+    }
+    return h;
+}
+
+/* As fnv1a over 8 bytes at a time: pages are many megabytes. n is a multiple of 8. */
+static uint64_t hash_words(uint64_t h, const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t word;
+        memcpy(&word, p + i, sizeof word);
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 29;
+    }
+    return h;
+}
+
+static uint64_t shape_hash(const du_infer *inf) {
+    const du_hparams *hp = &inf->model->hp;
+    const du_kv_layout *kv = &inf->kv;
+    const int64_t shape[] = {hp->n_layer, hp->n_vocab,   hp->d_model,
+                             hp->n_head,  hp->n_head_kv, hp->kv_rank,
+                             hp->d_ff,    kv->dtype,     kv->n_head,
+                             kv->k_dim,   kv->v_dim,     kv->n_layer,
+                             kv->latent,  DU_KV_PAGE,    du_weights_file_bytes(inf->model->files)};
+    uint64_t h = fnv1a(0xcbf29ce484222325u, inf->model->arch->name, strlen(inf->model->arch->name));
+    return fnv1a(h, shape, sizeof shape);
+}
+
+static int64_t n_pages_of(int64_t n) {
+    return (n + DU_KV_PAGE - 1) / DU_KV_PAGE;
+}
+
+du_err du_session_save(const du_session *s, const char *path, du_diag *diag) {
+    uint64_t head[3] = {(uint64_t)s->n, shape_hash(s->inf), 0};
+    head[2] = fnv1a(0, s->tokens, (size_t)s->n * sizeof *s->tokens);
+    for (int64_t i = 0; i < n_pages_of(s->n); i++) {
+        head[2] = hash_words(head[2], s->seq.pages[i], s->inf->kv.page_bytes);
+    }
+    du_writer *w;
+    du_err err = du_writer_open(&w, path, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    du_write(w, magic, sizeof magic);
+    du_write(w, head, sizeof head);
+    du_write(w, s->tokens, (size_t)s->n * sizeof *s->tokens);
+    for (int64_t i = 0; i < n_pages_of(s->n) && !du_writer_failed(w); i++) {
+        du_write(w, s->seq.pages[i], s->inf->kv.page_bytes);
+    }
+    err = du_writer_commit(w, diag);
+    du_writer_close(w);
+    return err;
+}
+
+/* Checks everything but the contents of the pages' numbers. */
+static du_err check(const du_session *s, const char *path, const du_map *map, uint64_t *n_out,
+                    du_diag *diag) {
+    du_reader r = du_reader_of(map->data, map->len);
+    const uint8_t *start = du_read_bytes(&r, sizeof magic);
+    uint64_t n = du_read_u64(&r), shape = du_read_u64(&r), hash = du_read_u64(&r);
+    if (!start || memcmp(start, magic, sizeof magic) != 0 || r.bad) {
+        return du_fail(diag, DU_EFORMAT, "%s: not a saved session", path);
+    }
+    if (shape != shape_hash(s->inf)) {
+        return du_fail(diag, DU_EFORMAT,
+                       "%s: saved with another model or --cache-type: start without it", path);
+    }
+    if (n > (uint64_t)s->inf->n_ctx) {
+        return du_fail(diag, DU_ELIMIT, "%s: holds %llu tokens, the context is %lld (-c)", path,
+                       (unsigned long long)n, (long long)s->inf->n_ctx);
+    }
+    size_t page_bytes = s->inf->kv.page_bytes, n_pages = (size_t)n_pages_of((int64_t)n);
+    const uint8_t *tokens = du_read_bytes(&r, (size_t)n * sizeof(int32_t));
+    const uint8_t *pages = du_read_bytes(&r, n_pages * page_bytes);
+    if (r.bad || du_reader_left(&r) != 0 ||
+        hash != hash_words(fnv1a(0, tokens, (size_t)n * sizeof(int32_t)), pages,
+                           n_pages * page_bytes)) {
+        return du_fail(diag, DU_EFORMAT, "%s: the saved session is damaged", path);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        int32_t id;
+        memcpy(&id, tokens + i * sizeof id, sizeof id);
+        if (id < 0 || id >= s->inf->model->hp.n_vocab) {
+            return du_fail(diag, DU_EFORMAT, "%s: the saved session is damaged", path);
+        }
+    }
+    *n_out = n;
+    return DU_OK;
+}
+
+du_err du_session_restore(du_session *s, const char *path, du_diag *diag) {
+    du_map map;
+    du_err err = du_map_open(&map, path, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    uint64_t n = 0;
+    err = check(s, path, &map, &n, diag);
+    if (err == DU_OK) {
+        du_session_truncate(s, 0);
+        err = du_session_reserve(s, (int64_t)n, diag);
+    }
+    if (err == DU_OK) {
+        const uint8_t *at = map.data + HEADER_BYTES;
+        memcpy(s->tokens, at, (size_t)n * sizeof *s->tokens);
+        at += (size_t)n * sizeof *s->tokens;
+        for (int64_t i = 0; i < n_pages_of((int64_t)n); i++) {
+            memcpy(s->seq.pages[i], at, s->inf->kv.page_bytes);
+            at += s->inf->kv.page_bytes;
+        }
+        s->n = (int64_t)n;
+    }
+    du_map_close(&map);
+    return err;
+}
