@@ -14,8 +14,12 @@ typedef uint8_t du_block_f8_e4m3;
     _Static_assert(sizeof(du_block_##name) == (bytes), "size of a " #suffix " block");
 DU_DTYPE_LIST(BLOCK_SIZE_CHECK)
 
-#define INFO(suffix, name, id, block, bytes) {#suffix, id, block, bytes, du_unpack_##name, NULL},
-static const du_dtype_info infos[DU_DTYPE_COUNT] = {DU_DTYPE_LIST(INFO)};
+#define SET_INFO(suffix, fn, id, n, bytes)                                                         \
+    [DU_##suffix].name = #suffix, [DU_##suffix].gguf_id = id, [DU_##suffix].block = n,             \
+    [DU_##suffix].block_bytes = bytes, [DU_##suffix].unpack = du_unpack_##fn,
+#define SET_PACK(suffix, fn) [DU_##suffix].pack = du_pack_##fn,
+static const du_dtype_info infos[DU_DTYPE_COUNT] = {DU_DTYPE_LIST(SET_INFO)
+                                                        DU_DTYPE_PACK_LIST(SET_PACK)};
 
 const du_dtype_info *du_dtype_get(du_dtype dtype) {
     DU_DCHECK((unsigned)dtype < DU_DTYPE_COUNT);

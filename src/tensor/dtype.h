@@ -42,6 +42,25 @@
     X(IQ3_S, iq3_s, 21, 256, 110)                                                                  \
     X(MXFP4, mxfp4, 39, 32, 17)
 
+/* The types that dure writes: X(suffix, function name part) */
+#define DU_DTYPE_PACK_LIST(X)                                                                      \
+    X(F32, f32)                                                                                    \
+    X(F16, f16)                                                                                    \
+    X(BF16, bf16)                                                                                  \
+    X(F8_E4M3, f8_e4m3)                                                                            \
+    X(Q4_0, q4_0)                                                                                  \
+    X(Q4_1, q4_1)                                                                                  \
+    X(Q5_0, q5_0)                                                                                  \
+    X(Q5_1, q5_1)                                                                                  \
+    X(Q8_0, q8_0)                                                                                  \
+    X(Q2_K, q2_k)                                                                                  \
+    X(Q3_K, q3_k)                                                                                  \
+    X(Q4_K, q4_k)                                                                                  \
+    X(Q5_K, q5_k)                                                                                  \
+    X(Q6_K, q6_k)                                                                                  \
+    X(IQ4_NL, iq4_nl)                                                                              \
+    X(IQ4_XS, iq4_xs)
+
 #define DU_DTYPE_ENUM(suffix, name, id, block, bytes) DU_##suffix,
 typedef enum { DU_DTYPE_LIST(DU_DTYPE_ENUM) DU_DTYPE_COUNT } du_dtype;
 #undef DU_DTYPE_ENUM
@@ -49,9 +68,13 @@ typedef enum { DU_DTYPE_LIST(DU_DTYPE_ENUM) DU_DTYPE_COUNT } du_dtype;
 /* y [n] f32 out  <-  x: n weights of the type; n a multiple of its block. */
 typedef void du_unpack_fn(float *y, const void *x, int64_t n);
 
-/* x: n weights of the type out  <-  y [n] f32, as near as the type allows in the sense of
- * sum_i importance[i] * (y[i] - back[i])^2.
- * importance [n] f32, not negative, from an importance matrix; NULL: the packer's own choice. */
+/* x: n weights of the type out  <-  y [n] f32; n a multiple of its block.
+ * Floats are rounded to the nearest, ties to even; F16 and F8_E4M3 write a finite value beyond
+ * their range as their largest. Block types search for the scales that make sum_i importance[i] *
+ * (y[i] - back[i])^2 least; their blocks never hold an infinite or NaN scale: a NaN is written as
+ * 0, what lies beyond the range of the scales as the largest value. importance [n] f32, what an
+ * importance matrix says of the columns; negative and NaN count as 0. NULL, or nothing positive in
+ * a block: all weights count the same. */
 typedef void du_pack_fn(void *x, const float *y, int64_t n, const float *importance);
 
 typedef struct {
@@ -88,6 +111,11 @@ static inline size_t du_dtype_row_bytes(du_dtype dtype, int64_t n) {
 #define DU_DTYPE_DECLARE(suffix, name, id, block, bytes)                                           \
     void du_unpack_##name(float *y, const void *x, int64_t n);
 DU_DTYPE_LIST(DU_DTYPE_DECLARE)
+#undef DU_DTYPE_DECLARE
+
+#define DU_DTYPE_DECLARE(suffix, name)                                                             \
+    void du_pack_##name(void *x, const float *y, int64_t n, const float *importance);
+DU_DTYPE_PACK_LIST(DU_DTYPE_DECLARE)
 #undef DU_DTYPE_DECLARE
 
 #endif

@@ -71,6 +71,24 @@ static inline float du_f32_of_f8_e4m3(uint8_t h) {
     return du_f32_of_bits(sign | du_bits_of_f32(f));
 }
 
+/* To nearest even; what lies beyond 448, infinity too, becomes 448. */
+static inline uint8_t du_f8_e4m3_of_f32(float f) {
+    uint32_t bits = du_bits_of_f32(f);
+    uint32_t sign = bits >> 24 & 0x80;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) {
+        return (uint8_t)(sign | 0x7f);
+    }
+    if (bits < 0x3c800000) {
+        /* Subnormal: adding 2^14 leaves the value, rounded by the unit 2^-9, in the low bits. */
+        float shifted = du_f32_of_bits(bits) + 16384.0f;
+        return (uint8_t)(sign | (du_bits_of_f32(shifted) - 0x46800000));
+    }
+    bits += 0x7ffff + (bits >> 20 & 1);
+    uint32_t code = (bits - 0x3c000000) >> 20;
+    return (uint8_t)(sign | (code < 0x7e ? code : 0x7e));
+}
+
 /* E8M0 scale of MXFP4: 2^(code - 127), code 255 is NaN. */
 static inline float du_f32_of_e8m0(uint8_t code) {
     if (code == 255) {

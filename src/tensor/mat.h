@@ -39,4 +39,9 @@ static inline du_mat du_mat_slice(const du_mat *m, int64_t row0, int64_t rows) {
 /* One row as f32. y [cols] out */
 void du_mat_unpack_row(float *y, const du_mat *m, int64_t row);
 
+/* Whole rows of tiles as F8_E4M3: x [rows, cols] and scale [ceil(rows/128), ceil(cols/128)] out,
+ * the largest weight of a tile at 448  <-  y [rows, cols] f32. rows is a multiple of 128 or ends
+ * the matrix. */
+void du_mat_pack_f8(uint8_t *x, float *scale, const float *y, int64_t rows, int64_t cols);
+
 #endif

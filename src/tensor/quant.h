@@ -178,6 +178,15 @@ static inline void du_k4_scales(uint8_t sc[8], uint8_t m[8], const uint8_t b[12]
     }
 }
 
+/* The inverse of du_k4_scales. */
+static inline void du_k4_scales_store(uint8_t b[12], const uint8_t sc[8], const uint8_t m[8]) {
+    for (int s = 0; s < 4; s++) {
+        b[s] = (uint8_t)(sc[s] | sc[s + 4] >> 4 << 6);
+        b[s + 4] = (uint8_t)(m[s] | m[s + 4] >> 4 << 6);
+        b[s + 8] = (uint8_t)((sc[s + 4] & 15) | (m[s + 4] & 15) << 4);
+    }
+}
+
 /* Scales of the sixteen groups of 16 of Q3_K, -32 .. 31: low nibbles in b[k % 8], two high bits in
  * b[8 + k % 4]. */
 static inline void du_q3_k_scales(int8_t scale[16], const uint8_t b[12]) {
