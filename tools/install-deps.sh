@@ -27,6 +27,7 @@ test     command:python3          python3                 python3               
 test     library:cmocka           libcmocka-dev           libcmocka-devel            cmocka
 extra    command:git              git                     git                        git
 extra    command:clang            clang                   clang                      clang
+extra    clang:libclang_rt.fuzzer-x86_64.a libclang-rt-14-dev compiler-rt compiler-rt
 extra    command:clang-format-14  clang-format-14         clang-tools-extra          clang
 extra    command:llvm-symbolizer-14 llvm-14               llvm                       llvm
 extra    command:aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu   aarch64-linux-gnu-gcc
@@ -39,6 +40,7 @@ present() {
     command:*) command -v "${1#command:}" >/dev/null 2>&1 ;;
     library:*) pkg-config --exists "${1#library:}" 2>/dev/null ;;
     file:*) [ -e "${1#file:}" ] ;;
+    clang:*) [ -e "$(clang -print-runtime-dir 2>/dev/null)/${1#clang:}" ] ;;
     esac
 }
 
