@@ -164,6 +164,9 @@ static void read_experts(reader *r, du_hparams *hp, const char *type) {
     bool latent = hp->kv_rank > 0;
     hp->n_dense_layer = hp->n_layer;
     get_i64(r, latent ? "n_routed_experts" : "num_experts", 0, DU_MAX_EXPERTS, &m->n_expert);
+    if (!latent && m->n_expert == 0) {
+        get_i64(r, "num_local_experts", 0, DU_MAX_EXPERTS, &m->n_expert); /* transformers 5 */
+    }
     if (m->n_expert == 0) {
         return;
     }

@@ -358,10 +358,34 @@ static bool any_block_type(const du_model *model) {
 static du_err acquire_mapped(const du_expert_source *src, int64_t layer, int32_t expert,
                              du_expert *out);
 
+static bool has_weights_in(const du_arch *arch, du_where where) {
+    for (int64_t i = 0; i < arch->n_weights; i++) {
+        if (arch->weights[i].where == where) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The architecture has the feed-forward parts, dense or of experts, that the layers call for. */
+static du_err check_layers(const du_model *model, du_diag *diag) {
+    const du_hparams *hp = &model->hp;
+    const du_arch *arch = model->arch;
+    if ((hp->n_dense_layer > 0 && !has_weights_in(arch, DU_IN_DENSE)) ||
+        (hp->n_dense_layer < hp->n_layer && !has_weights_in(arch, DU_IN_MOE))) {
+        return du_fail(diag, DU_EUNSUPPORTED, "%s %s experts is not supported", arch->name,
+                       hp->router.n_expert > 0 ? "with" : "without");
+    }
+    return DU_OK;
+}
+
 /* Everything after the hyper-parameters. */
 static du_err load_body(du_model *model, du_diag *diag) {
     du_hparams *hp = &model->hp;
     du_err err = du_hparams_check(hp, diag);
+    if (err == DU_OK) {
+        err = check_layers(model, diag);
+    }
     if (err != DU_OK) {
         du_diag_context(diag, "%s", du_weights_path(model->files));
         return err;
