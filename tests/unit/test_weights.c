@@ -44,6 +44,19 @@ static void gguf_dims_are_turned_round(void **state) {
     assert_true(du_weights_find(w, "b")->dims[0] == 5 && du_weights_find(w, "b")->dims[1] == 1);
     assert_null(du_weights_find(w, "c"));
     du_weights_close(w);
+
+    char *bytes;
+    size_t len;
+    assert_ok(du_file_read(&bytes, &len, path, 1 << 20, &diag), &diag);
+    assert_ok(du_weights_open_memory(&w, bytes, len, "built in", &diag), &diag);
+    assert_string_equal(du_weights_path(w), "built in");
+    assert_int_equal(du_weights_n(w), 2);
+    a = du_weights_find(w, "a");
+    assert_true((const char *)a->data > bytes && (const char *)a->data + a->n_bytes < bytes + len);
+    du_weights_close(w);
+    assert_fails(du_weights_open_memory(&w, bytes, len / 2, "built in", &diag), DU_EFORMAT, &diag,
+                 "built in: ");
+    du_free(bytes);
     test_tmp_remove(&tmp);
 }
 
