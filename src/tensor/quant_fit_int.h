@@ -23,6 +23,9 @@ void du_fit_load(du_fit_block *b, const float *y, const float *importance, int n
 typedef struct {
     float lo, hi;
     const float *nearest; /* [DU_FIT_NEAREST], NULL: integers */
+    /* What the scan tries for the part of the levels that the largest weight spans: from scan_from,
+     * in steps of scan_step. */
+    float scan_from, scan_step;
 } du_fit_levels;
 
 /* x[i] ~ d * scale[i / group] * level[i] */

@@ -64,8 +64,7 @@ static void try_scale(group_fit *best, const float *x, const float *w, int n,
     }
 }
 
-static group_fit fit_group(const float *x, const float *w, int n, const du_fit_levels *levels,
-                           float step) {
+static group_fit fit_group(const float *x, const float *w, int n, const du_fit_levels *levels) {
     float extreme = 0;
     for (int i = 0; i < n; i++) {
         extreme = fabsf(x[i]) > fabsf(extreme) ? x[i] : extreme;
@@ -76,7 +75,7 @@ static group_fit fit_group(const float *x, const float *w, int n, const du_fit_l
     /* Past the end of the levels the largest weight is cut off; far past it is worth it only where
      * other weights are much more important. */
     group_fit best = {.e = INFINITY};
-    for (float at = 0.6f; at < 2.3f; at += at < 1.2f ? step : 4 * step) {
+    for (float at = levels->scan_from; at < 2.3f; at += at < 1.2f ? levels->scan_step : 0.1f) {
         try_scale(&best, x, w, n, levels, extreme / (at * levels->lo));
         try_scale(&best, x, w, n, levels, extreme / (at * levels->hi));
     }
@@ -172,8 +171,7 @@ void du_fit_scales(du_fit_scaled *out, const du_fit_block *b, int group,
     group_fit fit[DU_FIT_GROUPS];
     int scale[DU_FIT_GROUPS] = {0};
     for (int s = 0; s < n_groups; s++) {
-        fit[s] = fit_group(b->x + s * group, b->w + s * group, group, levels,
-                           scale_lo == scale_hi ? 0.025f : 0.05f);
+        fit[s] = fit_group(b->x + s * group, b->w + s * group, group, levels);
     }
     float d = first_scale(fit, n_groups, b->unit, scale_lo, scale_hi);
     uint16_t h = du_fit_f16(&d, b->unit);

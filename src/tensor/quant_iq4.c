@@ -36,7 +36,7 @@ void du_unpack_iq4_xs(float *y, const void *x, int64_t n) {
 
 /* The table's levels as the search wants them: nearest[2 v + 256] for v in half steps; the middle
  * of two levels is a multiple of a half, so that no half step has two nearest levels inside. */
-static du_fit_levels fit_levels(float nearest[DU_FIT_NEAREST]) {
+static du_fit_levels fit_levels(float nearest[DU_FIT_NEAREST], float scan_step) {
     int index = 0;
     for (int k = 0; k < DU_FIT_NEAREST; k++) {
         float v = 0.5f * (float)(k - 256) + 0.25f;
@@ -45,7 +45,7 @@ static du_fit_levels fit_levels(float nearest[DU_FIT_NEAREST]) {
         }
         nearest[k] = (float)du_iq4_values[index];
     }
-    return (du_fit_levels){du_iq4_values[0], du_iq4_values[15], nearest};
+    return (du_fit_levels){du_iq4_values[0], du_iq4_values[15], nearest, 0.7f, scan_step};
 }
 
 /* The inverse of unpack_32: indices of 32 levels. */
@@ -62,7 +62,7 @@ static void pack_32(uint8_t *qs, const int8_t *level) {
 
 void du_pack_iq4_nl(void *x, const float *y, int64_t n, const float *importance) {
     float nearest[DU_FIT_NEAREST];
-    du_fit_levels levels = fit_levels(nearest);
+    du_fit_levels levels = fit_levels(nearest, 0.025f);
     du_block_iq4_nl *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;
@@ -76,7 +76,7 @@ void du_pack_iq4_nl(void *x, const float *y, int64_t n, const float *importance)
 
 void du_pack_iq4_xs(void *x, const float *y, int64_t n, const float *importance) {
     float nearest[DU_FIT_NEAREST];
-    du_fit_levels levels = fit_levels(nearest);
+    du_fit_levels levels = fit_levels(nearest, 0.05f);
     du_block_iq4_xs *b = x;
     for (int64_t i = 0; i < n; i += 256, b++) {
         du_fit_block block;

@@ -29,7 +29,7 @@ static void store_scales(uint8_t b[12], const int8_t scale[16]) {
 }
 
 void du_pack_q3_k(void *x, const float *y, int64_t n, const float *importance) {
-    static const du_fit_levels levels = {-4, 3, NULL};
+    static const du_fit_levels levels = {-4, 3, NULL, 0.6f, 0.05f};
     du_block_q3_k *b = x;
     for (int64_t i0 = 0; i0 < n; i0 += 256, b++) {
         du_fit_block block;

@@ -15,7 +15,7 @@ void du_unpack_q4_0(float *y, const void *x, int64_t n) {
 }
 
 void du_pack_q4_0(void *x, const float *y, int64_t n, const float *importance) {
-    static const du_fit_levels levels = {-8, 7, NULL};
+    static const du_fit_levels levels = {-8, 7, NULL, 0.7f, 0.025f};
     du_block_q4_0 *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;

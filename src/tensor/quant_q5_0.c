@@ -20,7 +20,7 @@ void du_unpack_q5_0(float *y, const void *x, int64_t n) {
 }
 
 void du_pack_q5_0(void *x, const float *y, int64_t n, const float *importance) {
-    static const du_fit_levels levels = {-16, 15, NULL};
+    static const du_fit_levels levels = {-16, 15, NULL, 0.8f, 0.025f};
     du_block_q5_0 *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;

@@ -19,7 +19,7 @@ void du_unpack_q6_k(float *y, const void *x, int64_t n) {
 }
 
 void du_pack_q6_k(void *x, const float *y, int64_t n, const float *importance) {
-    static const du_fit_levels levels = {-32, 31, NULL};
+    static const du_fit_levels levels = {-32, 31, NULL, 0.7f, 0.05f};
     du_block_q6_k *b = x;
     for (int64_t i0 = 0; i0 < n; i0 += 256, b++) {
         du_fit_block block;

@@ -16,7 +16,7 @@ void du_unpack_q8_0(float *y, const void *x, int64_t n) {
 }
 
 void du_pack_q8_0(void *x, const float *y, int64_t n, const float *importance) {
-    static const du_fit_levels levels = {-127, 127, NULL};
+    static const du_fit_levels levels = {-127, 127, NULL, 0.9f, 0.0125f};
     du_block_q8_0 *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;

@@ -299,7 +299,7 @@ static void any_magnitude_is_taken(void **state) {
         du_rng_init(&rng, 400);
         fill(unscaled, &rng, 0);
         double at_normal = 0;
-        for (int exponent = 126; exponent >= -149; exponent--) {
+        for (int exponent = 126; exponent >= -149; exponent -= abs(exponent) > 30 ? 8 : 1) {
             double energy = 0;
             for (int i = 0; i < N; i++) {
                 b.y[i] = ldexpf(unscaled[i] * 50, exponent);
