@@ -23,8 +23,10 @@ static const du_mat *matrices_of(const du_model *model, const du_weight_def *def
     return *(du_mat *const *)field;
 }
 
-static bool is_derived(const du_model *model, const du_mat *m) {
-    return m && m->data && !m->aux && du_arena_holds(model->arena, m->data);
+/* The type of a matrix in the model's files. K_h^T made of FP8 values is held in F32. */
+static du_dtype source_type(const du_model *model, const du_mat *m) {
+    bool derived = m->data && du_arena_holds(model->arena, m->data);
+    return derived && m->dtype == DU_F32 && model->fp8 ? DU_F8_E4M3 : m->dtype;
 }
 
 /* The type for an entry, with what the container and the row length allow. */
@@ -70,10 +72,7 @@ static bool add_entry(du_plan *plan, const du_weight_def *def, int64_t layer, in
         }
         if (e->mats) {
             e->mats += expert > 0 ? expert : 0;
-            e->out.source = e->mats[0].dtype;
-            e->out.derived = is_derived(model, e->mats);
-        } else {
-            e->out.source = DU_F32; /* composed */
+            e->out.source = source_type(model, e->mats);
         }
     }
     e->out.name = e->name;

@@ -11,8 +11,7 @@ typedef struct {
     const char *name;      /* in the output */
     int64_t layer;         /* 0 for weights outside the layers */
     int64_t rows, cols, n; /* n stacked matrices [rows, cols] */
-    du_dtype source;       /* type it has in the model */
-    bool derived;          /* computed at loading from another tensor (K_h^T of kv_b) */
+    du_dtype source;       /* type it has in the model's files */
 } du_out_tensor;
 
 /* The number type to write; what does not fit the container or the row length falls back

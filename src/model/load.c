@@ -345,14 +345,12 @@ static du_err read_hparams(du_model *model, du_diag *diag) {
     return err;
 }
 
-static bool any_block_type(const du_model *model) {
+static void note_types(du_model *model) {
     for (int64_t i = 0; i < du_weights_n(model->files); i++) {
-        const du_weight *w = du_weights_at(model->files, i);
-        if (w->dtype != DU_DTYPE_COUNT && du_dtype_is_block(w->dtype)) {
-            return true;
-        }
+        du_dtype dtype = du_weights_at(model->files, i)->dtype;
+        model->fp8 |= dtype == DU_F8_E4M3;
+        model->block_quantised |= dtype != DU_DTYPE_COUNT && du_dtype_is_block(dtype);
     }
-    return false;
 }
 
 static du_err acquire_mapped(const du_expert_source *src, int64_t layer, int32_t expert,
@@ -415,7 +413,7 @@ static du_err load_body(du_model *model, du_diag *diag) {
     if (hp->tied) {
         model->top.output = model->top.embed;
     }
-    model->block_quantised = any_block_type(model);
+    note_types(model);
     du_hparams_rope_freqs(hp, freq, model->top.rope_factors);
     model->rope_freq = freq;
     model->rope_magnitude = (float)du_hparams_rope_magnitude(hp);

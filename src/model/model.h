@@ -12,6 +12,7 @@ struct du_model {
     void *layers;           /* n_layer structs of arch->layer_bytes */
     const float *rope_freq; /* [rope_dim/2] */
     float rope_magnitude, attn_scale;
+    bool fp8;             /* some matrix is F8_E4M3 */
     bool block_quantised; /* some matrix is: activations and cache may be rounded by default */
     du_expert_source experts;
     du_arena *arena; /* owns what was converted or derived */

@@ -1,5 +1,5 @@
-/* The contract that every architecture keeps (STYLE: one function for T rows): however a sequence is
- * computed, the same bits come out. */
+/* The contract that every architecture keeps (STYLE: one function for T rows): however a sequence
+ * is computed, the same bits come out. */
 #include <math.h>
 #include <unistd.h>
 
@@ -192,8 +192,9 @@ static double median_distance(const fixture *f, const float *got) {
     return rows[N / 2];
 }
 
-/* Rounded caches are near; how near follows from their mantissas (units in the last place: f16 2^-11,
- * bf16 2^-8, q8_0 about 2^-8 of the largest in 32), times 8 for what the layers make of it. */
+/* Rounded caches are near; how near follows from their mantissas (units in the last place: f16
+ * 2^-11, bf16 2^-8, q8_0 about 2^-8 of the largest in 32), times 8 for what the layers make of it.
+ */
 static void rounded_caches_are_near(void **state) {
     (void)state;
     static const struct {
