@@ -20,6 +20,7 @@ static void fill_avx2(du_kern *k) {
     *k = tables[DU_ISA_C];
     k->isa = DU_ISA_AVX2;
     du_kern_fill_mm_float_avx2(k);
+    du_kern_fill_mm_block_avx2(k);
     du_kern_fill_attn_avx2(k);
     du_kern_fill_vec_avx2(k);
 }

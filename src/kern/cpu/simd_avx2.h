@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "kern/cpu/inline.h"
+#include "kern/cpu/quantize_x86.h"
 
 typedef __m256 vf;
 enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2, QK_Q = 4, QK_J = 2, PV_Q = 4, PV_V = 2 };
@@ -100,34 +101,6 @@ INLINE vf vf_load_twice(const float *p) {
 }
 INLINE vf vf_negate_even(vf a) {
     return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000)));
-}
-
-INLINE uint32_t simd_max_bits_32(const float *x) {
-    __m256i m = _mm256_set1_epi32(0x7fffffff), max = _mm256_setzero_si256();
-    for (int k = 0; k < 4; k++) {
-        __m256i v = _mm256_loadu_si256((const __m256i *)(x + 8 * k));
-        max = _mm256_max_epu32(max, _mm256_and_si256(v, m));
-    }
-    __m128i a = _mm_max_epu32(_mm256_castsi256_si128(max), _mm256_extracti128_si256(max, 1));
-    a = _mm_max_epu32(a, _mm_shuffle_epi32(a, 0x4e));
-    a = _mm_max_epu32(a, _mm_shuffle_epi32(a, 0xb1));
-    return (uint32_t)_mm_cvtsi128_si32(a);
-}
-
-INLINE void simd_round_32(int8_t *q, int16_t *sum, const float *x, float scale) {
-    for (int k = 0; k < 2; k++) {
-        __m256i a = _mm256_cvtps_epi32(vf_mul(vf_load(x + 16 * k), vf_set1(scale)));
-        __m256i b = _mm256_cvtps_epi32(vf_mul(vf_load(x + 16 * k + 8), vf_set1(scale)));
-        /* packs works in halves: bring (a0 b0 a1 b1) back to order */
-        __m256i h = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-        __m128i v = _mm_packs_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
-        _mm_storeu_si128((__m128i *)(q + 16 * k), v);
-        __m256i s = _mm256_add_epi32(a, b);
-        __m128i c = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-        c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-        c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1));
-        sum[k] = (int16_t)_mm_cvtsi128_si32(c);
-    }
 }
 
 #endif

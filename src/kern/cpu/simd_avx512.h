@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "kern/cpu/inline.h"
+#include "kern/cpu/quantize_x86.h"
 
 typedef __m512 vf;
 enum {
@@ -116,23 +117,6 @@ INLINE vf vf_load_twice(const float *p) {
 INLINE vf vf_negate_even(vf a) {
     return _mm512_castsi512_ps(
         _mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi64(0x80000000)));
-}
-
-/* The greatest magnitude of 32 floats, as its bits: NaN above infinity above numbers. */
-INLINE uint32_t simd_max_bits_32(const float *x) {
-    __m512i m = _mm512_set1_epi32(0x7fffffff);
-    __m512i a = _mm512_and_si512(_mm512_loadu_si512(x), m);
-    __m512i b = _mm512_and_si512(_mm512_loadu_si512(x + 16), m);
-    return _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
-}
-
-/* q[i] = x[i] * scale to nearest, |.| <= 127; sums of 16 */
-INLINE void simd_round_32(int8_t *q, int16_t *sum, const float *x, float scale) {
-    for (int k = 0; k < 2; k++) {
-        __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(vf_load(x + 16 * k), vf_set1(scale)));
-        _mm_storeu_si128((__m128i *)(q + 16 * k), _mm512_cvtepi32_epi8(v));
-        sum[k] = (int16_t)_mm512_reduce_add_epi32(v);
-    }
 }
 
 #endif
