@@ -72,7 +72,7 @@ static const char *keep_name(du_gguf *g, du_sv name) {
 static du_err read_name(du_gguf *g, du_reader *r, const char **out, uint64_t limit,
                         const char *what, du_diag *diag) {
     int64_t at = (int64_t)r->pos;
-    du_sv name;
+    du_sv name = {0};
     du_err err = read_str(r, &name, limit, what, diag);
     if (err != DU_OK) {
         return err;

@@ -235,8 +235,8 @@ static du_err array_room(const du_gguf *g, const char *key, size_t elem_bytes,
 
 du_err du_gguf_get_i32s(const du_gguf *g, const char *key, int32_t min, int32_t max, int32_t **out,
                         int64_t *n, du_diag *diag) {
-    const du_gguf_kv *kv;
-    void *room;
+    const du_gguf_kv *kv = NULL;
+    void *room = NULL;
     du_err err = array_room(g, key, sizeof **out, &kv, &room, diag);
     if (err != DU_OK || !kv) {
         return err;
@@ -257,8 +257,8 @@ du_err du_gguf_get_i32s(const du_gguf *g, const char *key, int32_t min, int32_t 
 }
 
 du_err du_gguf_get_f32s(const du_gguf *g, const char *key, float **out, int64_t *n, du_diag *diag) {
-    const du_gguf_kv *kv;
-    void *room;
+    const du_gguf_kv *kv = NULL;
+    void *room = NULL;
     du_err err = array_room(g, key, sizeof **out, &kv, &room, diag);
     if (err != DU_OK || !kv) {
         return err;

@@ -1,3 +1,5 @@
+#include "infer/infer.h"
+
 #include "infer/infer_int.h"
 
 du_infer_params du_infer_defaults(void) {

@@ -3,6 +3,8 @@
  * A tensor is written in pieces of rows, each piece in three steps: rows are unpacked to f32,
  * packed into the type wanted (in parallel over rows) and handed to the container's writer in
  * order. Rows that keep their type are copied as they are. */
+#include "model/convert.h"
+
 #include "model/convert_int.h"
 
 du_dtype du_choose_keep(void *user, const du_out_tensor *t) {

@@ -131,7 +131,7 @@ static du_err normalizer_prepend(loader *l, const json_t *step) {
 }
 
 static du_err normalizer_replace(loader *l, const json_t *step) {
-    du_sv from, to;
+    du_sv from = {0}, to = {0};
     bool literal = false;
     du_err err = get_pattern(l, step, &from, &literal);
     if (err == DU_OK) {
@@ -265,7 +265,7 @@ static du_err get_scheme(loader *l, const json_t *step, du_normalize_kind *kind,
 }
 
 static du_err check_replacement(loader *l, const json_t *step) {
-    du_sv replacement;
+    du_sv replacement = {0};
     du_err err = get_string(l, step, "replacement", &replacement);
     return err == DU_OK && !du_sv_is(replacement, BLANK)
                ? unsupported(l, "a replacement other than U+2581")
@@ -324,7 +324,7 @@ static du_err decoder_of_chars(loader *l, const json_t *step) {
 }
 
 static du_err decoder_replace(loader *l, const json_t *step) {
-    du_sv from, to;
+    du_sv from = {0}, to = {0};
     bool literal = false;
     du_err err = decoder_of_chars(l, step);
     if (err == DU_OK) {
@@ -341,7 +341,7 @@ static du_err decoder_replace(loader *l, const json_t *step) {
 
 static du_err decoder_strip(loader *l, const json_t *step) {
     int64_t start = 0, stop = 0;
-    du_sv content;
+    du_sv content = {0};
     du_err err = get_string(l, step, "content", &content);
     if (err == DU_OK) {
         err = du_json_get_i64(step, "start", 0, 1, &start, l->diag);
