@@ -362,16 +362,25 @@ INLINE __m512 du_wide_odd_scales(__m256i s, float d) {
     return du_wide_scales(_mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(d)));
 }
 
+INLINE __m512i du_wide_points(const uint64_t *grid, __m512i index) {
+    return _mm512_i64gather_epi64(index, grid, 8);
+}
+
+/* Indices of eight bytes and the masked bits of `high`. */
+INLINE __m512i du_wide_index(const uint8_t *p, __m512i high, int64_t mask) {
+    __m512i low = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)p));
+    return _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi64(mask)));
+}
+
 INLINE void du_wide_load_iq2_xxs(du_wide *w, const uint8_t *p) {
     const du_block_iq2_xxs *b = (const du_block_iq2_xxs *)p;
-    const uint64_t *g = du_iq2_xxs_grid;
     UNROLL
     for (int j = 0; j < 4; j++) {
-        const uint8_t *i = b->qs + 16 * j;
-        __m512i v = _mm512_setr_epi64((int64_t)g[i[0]], (int64_t)g[i[1]], (int64_t)g[i[2]],
-                                      (int64_t)g[i[3]], (int64_t)g[i[8]], (int64_t)g[i[9]],
-                                      (int64_t)g[i[10]], (int64_t)g[i[11]]);
-        w->q[j] = du_wide_signed(v, du_wide_sign_words(du_load_u32(i + 4), du_load_u32(i + 12)));
+        const uint8_t *pair = b->qs + 16 * j; /* twice four indices and a word of signs */
+        __m128i v = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)pair), 0xd8);
+        __m512i points = du_wide_points(du_iq2_xxs_grid, _mm512_cvtepu8_epi64(v));
+        uint64_t signs = du_wide_sign_words(du_load_u32(pair + 4), du_load_u32(pair + 12));
+        w->q[j] = du_wide_signed(points, signs);
     }
     __m512i words = _mm512_loadu_si512(b->qs);
     w->scales = du_wide_odd_scales(_mm512_cvtepi64_epi32(_mm512_srli_epi64(words, 60)),
@@ -380,18 +389,13 @@ INLINE void du_wide_load_iq2_xxs(du_wide *w, const uint8_t *p) {
 
 INLINE void du_wide_load_iq2_xs(du_wide *w, const uint8_t *p) {
     const du_block_iq2_xs *b = (const du_block_iq2_xs *)p;
-    const uint64_t *g = du_iq2_xs_grid;
     UNROLL
     for (int j = 0; j < 4; j++) {
-        const uint8_t *i = p + 2 + 16 * j; /* eight of qs */
-        __m512i v = _mm512_setr_epi64(
-            (int64_t)g[du_load_u16(i) & 511], (int64_t)g[du_load_u16(i + 2) & 511],
-            (int64_t)g[du_load_u16(i + 4) & 511], (int64_t)g[du_load_u16(i + 6) & 511],
-            (int64_t)g[du_load_u16(i + 8) & 511], (int64_t)g[du_load_u16(i + 10) & 511],
-            (int64_t)g[du_load_u16(i + 12) & 511], (int64_t)g[du_load_u16(i + 14) & 511]);
-        __m128i codes = _mm_srli_epi16(_mm_loadu_si128((const __m128i *)i), 9);
+        __m128i v = _mm_loadu_si128((const __m128i *)(p + 2 + 16 * j)); /* eight of qs */
+        __m128i index = _mm_and_si128(v, _mm_set1_epi16(511)), codes = _mm_srli_epi16(v, 9);
+        __m512i points = du_wide_points(du_iq2_xs_grid, _mm512_cvtepu16_epi64(index));
         codes = _mm_packus_epi16(codes, codes);
-        w->q[j] = du_wide_signed(v, du_wide_sign_codes((uint64_t)_mm_cvtsi128_si64(codes)));
+        w->q[j] = du_wide_signed(points, du_wide_sign_codes((uint64_t)_mm_cvtsi128_si64(codes)));
     }
     w->sub = du_wide_sub_nibbles(b->scales);
     w->d = _cvtsh_ss(b->d) * 0.125f;
@@ -399,19 +403,15 @@ INLINE void du_wide_load_iq2_xs(du_wide *w, const uint8_t *p) {
 
 INLINE void du_wide_load_iq2_s(du_wide *w, const uint8_t *p) {
     const du_block_iq2_s *b = (const du_block_iq2_s *)p;
-    const uint64_t *g = du_iq2_s_grid;
     UNROLL
     for (int j = 0; j < 4; j++) {
-        const uint8_t *i = b->qs + 8 * j;
-        uint32_t h = du_load_u16(b->qh + 2 * j); /* two bits for each of eight */
-        __m512i v = _mm512_setr_epi64(
-            (int64_t)g[i[0] | (h << 8 & 0x300)], (int64_t)g[i[1] | (h << 6 & 0x300)],
-            (int64_t)g[i[2] | (h << 4 & 0x300)], (int64_t)g[i[3] | (h << 2 & 0x300)],
-            (int64_t)g[i[4] | (h & 0x300)], (int64_t)g[i[5] | (h >> 2 & 0x300)],
-            (int64_t)g[i[6] | (h >> 4 & 0x300)], (int64_t)g[i[7] | (h >> 6 & 0x300)]);
+        __m512i high = _mm512_set1_epi64(du_load_u16(b->qh + 2 * j)); /* two bits for each of 8 */
+        high = _mm512_sllv_epi64(high, _mm512_setr_epi64(8, 6, 4, 2, 0, 0, 0, 0));
+        high = _mm512_srlv_epi64(high, _mm512_setr_epi64(0, 0, 0, 0, 0, 2, 4, 6));
+        __m512i points = du_wide_points(du_iq2_s_grid, du_wide_index(b->qs + 8 * j, high, 0x300));
         uint64_t signs;
         memcpy(&signs, b->signs + 8 * j, 8);
-        w->q[j] = du_wide_signed(v, signs);
+        w->q[j] = du_wide_signed(points, signs);
     }
     w->sub = du_wide_sub_nibbles(b->scales);
     w->d = _cvtsh_ss(b->d) * 0.125f;
@@ -457,17 +457,14 @@ INLINE __m512i du_wide_iq1(__m512i points, uint32_t down) {
 
 INLINE void du_wide_load_iq1_s(du_wide *w, const uint8_t *p) {
     const du_block_iq1_s *b = (const du_block_iq1_s *)p;
-    const uint64_t *g = du_iq1_grid;
     UNROLL
     for (int j = 0; j < 4; j++) {
-        const uint8_t *i = b->qs + 8 * j;
-        uint32_t h0 = b->qh[2 * j], h1 = b->qh[2 * j + 1];
-        __m512i v = _mm512_setr_epi64(
-            (int64_t)g[i[0] | (h0 << 8 & 0x700)], (int64_t)g[i[1] | (h0 << 5 & 0x700)],
-            (int64_t)g[i[2] | (h0 << 2 & 0x700)], (int64_t)g[i[3] | (h0 >> 1 & 0x700)],
-            (int64_t)g[i[4] | (h1 << 8 & 0x700)], (int64_t)g[i[5] | (h1 << 5 & 0x700)],
-            (int64_t)g[i[6] | (h1 << 2 & 0x700)], (int64_t)g[i[7] | (h1 >> 1 & 0x700)]);
-        w->q[j] = du_wide_iq1(v, (h0 >> 15 ? 0x0f : 0) | (h1 >> 15 ? 0xf0 : 0));
+        int64_t h0 = b->qh[2 * j], h1 = b->qh[2 * j + 1]; /* three bits for each of four */
+        __m512i high =
+            _mm512_sllv_epi64(du_wide_halves(h0, h1), _mm512_setr_epi64(8, 5, 2, 0, 8, 5, 2, 0));
+        high = _mm512_srlv_epi64(high, _mm512_setr_epi64(0, 0, 0, 1, 0, 0, 0, 1));
+        __m512i points = du_wide_points(du_iq1_grid, du_wide_index(b->qs + 8 * j, high, 0x700));
+        w->q[j] = du_wide_iq1(points, (h0 >> 15 ? 0x0f : 0) | (h1 >> 15 ? 0xf0 : 0));
     }
     __m256i h = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 34)));
     h = _mm256_and_si256(_mm256_srli_epi32(h, 12), _mm256_set1_epi32(7));
@@ -476,28 +473,23 @@ INLINE void du_wide_load_iq1_s(du_wide *w, const uint8_t *p) {
 
 INLINE void du_wide_load_iq1_m(du_wide *w, const uint8_t *p) {
     const du_block_iq1_m *b = (const du_block_iq1_m *)p;
-    const uint64_t *g = du_iq1_grid;
     UNROLL
     for (int j = 0; j < 4; j++) {
-        const uint8_t *i = b->qs + 8 * j;
         uint32_t h = du_load_u32(b->qh + 4 * j); /* a nibble for each of eight */
-        __m512i v = _mm512_setr_epi64(
-            (int64_t)g[i[0] | (h << 8 & 0x700)], (int64_t)g[i[1] | (h << 4 & 0x700)],
-            (int64_t)g[i[2] | (h & 0x700)], (int64_t)g[i[3] | (h >> 4 & 0x700)],
-            (int64_t)g[i[4] | (h >> 8 & 0x700)], (int64_t)g[i[5] | (h >> 12 & 0x700)],
-            (int64_t)g[i[6] | (h >> 16 & 0x700)], (int64_t)g[i[7] | (h >> 20 & 0x700)]);
-        w->q[j] = du_wide_iq1(v, _pext_u32(h, 0x88888888));
+        __m512i high =
+            _mm512_sllv_epi64(_mm512_set1_epi64(h), _mm512_setr_epi64(8, 4, 0, 0, 0, 0, 0, 0));
+        high = _mm512_srlv_epi64(high, _mm512_setr_epi64(0, 0, 0, 4, 8, 12, 16, 20));
+        __m512i points = du_wide_points(du_iq1_grid, du_wide_index(b->qs + 8 * j, high, 0x700));
+        w->q[j] = du_wide_iq1(points, _pext_u32(h, 0x88888888));
     }
-    /* Three bits per 16 weights in the low 12 bits of four words. */
+    /* Word j holds four 3-bit scales from its lowest bit up, and a nibble of d at its top. */
     uint64_t words;
     memcpy(&words, p + 48, 8);
-    uint64_t s0 = _pdep_u64(words & 0xfff, 0x07070707) | _pdep_u64(words >> 16 & 0xfff, 0x07070707)
-                                                             << 32;
-    uint64_t s1 = _pdep_u64(words >> 32 & 0xfff, 0x07070707) |
-                  _pdep_u64(words >> 48 & 0xfff, 0x07070707) << 32;
-    __m128i s = _mm_slli_epi16(_mm_set_epi64x((int64_t)s1, (int64_t)s0), 1);
-    w->sub = du_wide_sub(_mm_or_si128(s, _mm_set1_epi8(1)));
-    w->d = du_iq1_m_d(b) * 0.125f;
+    __m512i s = _mm512_cvtepu16_epi32(_mm256_set1_epi64x((int64_t)words));
+    s = _mm512_srlv_epi32(s, _mm512_setr_epi32(0, 0, 0, 0, 3, 3, 3, 3, 6, 6, 6, 6, 9, 9, 9, 9));
+    s = _mm512_slli_epi32(_mm512_and_si512(s, _mm512_set1_epi32(7)), 1);
+    w->sub = _mm512_or_si512(s, _mm512_set1_epi32(1));
+    w->d = _cvtsh_ss((uint16_t)_pext_u64(words, 0xf000f000f000f000)) * 0.125f;
 }
 
 #endif
