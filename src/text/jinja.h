@@ -30,7 +30,7 @@ typedef struct {
     int64_t now_s;           /* strftime_now's time, seconds since 1970; default: the clock */
 } du_jinja_options;
 
-/* Parses a template of at most 4 MiB of UTF-8.
+/* Parses a template of at most 1 MiB of UTF-8.
  * out   new handle, free with du_jinja_free; untouched on failure
  * name  what messages call it (a path, a metadata key); copied
  * Returns DU_OK; DU_EFORMAT for a mistake in the template, DU_EUNSUPPORTED for a construct that is
