@@ -39,6 +39,8 @@ function(dure_isa_flags)
         elseif(source MATCHES "_avx512\\.c$" AND DURE_X86)
             set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
                 "-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mprefer-vector-width=512")
+        elseif(source MATCHES "_dot_neon\\.c$" AND DURE_ARM64)
+            set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod")
         elseif(source MATCHES "_(avx2|avx512|neon)\\.c$" AND NOT (source MATCHES "_neon" AND DURE_ARM64))
             set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY TRUE)
         endif()

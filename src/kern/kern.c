@@ -35,11 +35,29 @@ static void fill_avx512(du_kern *k) {
 }
 #endif
 
+#if defined(__aarch64__)
+static void fill_neon(du_kern *k) {
+    *k = tables[DU_ISA_C];
+    k->isa = DU_ISA_NEON;
+    du_kern_fill_mm_float_neon(k);
+    du_kern_fill_attn_neon(k);
+    du_kern_fill_vec_neon(k);
+    if (du_cpu_get_features()->dotprod) {
+        du_kern_fill_mm_block_dot_neon(k);
+    } else {
+        du_kern_fill_mm_block_neon(k);
+    }
+}
+#endif
+
 static void fill_tables(void) {
     fill_c(&tables[DU_ISA_C]);
 #if defined(__x86_64__)
     fill_avx2(&tables[DU_ISA_AVX2]);
     fill_avx512(&tables[DU_ISA_AVX512]);
+#endif
+#if defined(__aarch64__)
+    fill_neon(&tables[DU_ISA_NEON]);
 #endif
 }
 

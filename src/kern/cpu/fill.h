@@ -25,4 +25,12 @@ void du_kern_fill_attn_avx512(du_kern *k);
 void du_kern_fill_vec_avx512(du_kern *k);
 #endif
 
+#if defined(__aarch64__)
+void du_kern_fill_mm_float_neon(du_kern *k);
+void du_kern_fill_mm_block_neon(du_kern *k);
+void du_kern_fill_mm_block_dot_neon(du_kern *k); /* needs du_cpu_features.dotprod */
+void du_kern_fill_attn_neon(du_kern *k);
+void du_kern_fill_vec_neon(du_kern *k);
+#endif
+
 #endif

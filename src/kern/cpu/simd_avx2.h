@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "kern/cpu/inline.h"
-#include "kern/cpu/quantize_x86.h"
+#include "kern/cpu/quantize_avx2.h"
 
 typedef __m256 vf;
 enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2, QK_Q = 4, QK_J = 2, PV_Q = 4, PV_V = 2 };

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "kern/cpu/inline.h"
-#include "kern/cpu/quantize_x86.h"
+#include "kern/cpu/quantize_avx2.h"
 
 typedef __m512 vf;
 enum {

@@ -1,7 +1,7 @@
 /* The vector part of quantize in 256-bit vectors, for AVX2 and AVX-512: wider ones lose more on the
  * reductions than they gain. */
-#ifndef DU_KERN_CPU_QUANTIZE_X86_H
-#define DU_KERN_CPU_QUANTIZE_X86_H
+#ifndef DU_KERN_CPU_QUANTIZE_AVX2_H
+#define DU_KERN_CPU_QUANTIZE_AVX2_H
 
 #include <immintrin.h>
 #include <stdint.h>
