@@ -66,7 +66,8 @@ INLINE __m256 start_super(traits k, __m256 acc, float sd[8], const du_ymm *w, to
 
 /* The sub-scales of group g: of its first 16 columns in the lower half, of the others above. */
 INLINE __m256i sub_scales(const du_ymm *w, int g) {
-    __m256i v = _mm256_permute4x64_epi64(w->sub, g < 4 ? 0x44 : 0xee);
+    __m256i v =
+        g < 4 ? _mm256_permute4x64_epi64(w->sub, 0x44) : _mm256_permute4x64_epi64(w->sub, 0xee);
     int a = 0x0100 + 0x0404 * (g % 4), b = a + 0x0202;
     return _mm256_shuffle_epi8(
         v, _mm256_set_m128i(_mm_set1_epi16((short)b), _mm_set1_epi16((short)a)));
