@@ -3,7 +3,9 @@
 #define DU_TESTS_TMP_H
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -50,6 +52,15 @@ static inline int64_t test_tmp_count(const test_tmp *t) {
     }
     closedir(dir);
     return n;
+}
+
+/* Lets this process write files of at most n bytes, as a full disk would; n < 0: no limit. */
+static inline void test_limit_files(int64_t n) {
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = n < 0 ? limit.rlim_max : (rlim_t)n;
+    signal(SIGXFSZ, n < 0 ? SIG_DFL : SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 /* Removes the folder and the files in it. */

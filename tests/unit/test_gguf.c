@@ -772,6 +772,26 @@ static void writer_survives_failed_allocations(void **state) {
     test_tmp_remove(&tmp);
 }
 
+static void a_full_disk_leaves_the_old_file(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    const char *path = test_tmp_file(&tmp, "a.gguf");
+    test_tmp_write(&tmp, "a.gguf", "old", 3);
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_limit_files(1000);
+    du_err err = write_example(path, 100, &diag);
+    test_limit_files(-1);
+    assert_int_equal(err, DU_EIO);
+    assert_non_null(strstr(diag.msg, "a.gguf: cannot write it: File too large"));
+    char *bytes;
+    assert_ok(du_file_read(&bytes, NULL, path, 100, &diag), &diag);
+    assert_string_equal(bytes, "old");
+    du_free(bytes);
+    assert_int_equal(test_tmp_count(&tmp), 1);
+    test_tmp_remove(&tmp);
+}
+
 static void refuse_tensor(const char *name, du_dtype dtype, int32_t n_dims, const int64_t *dims,
                           const char *message) {
     du_diag diag;
@@ -852,6 +872,7 @@ int main(void) {
         cmocka_unit_test(damaged_files_do_no_harm),
         cmocka_unit_test(a_part_alone_is_refused_in_memory),
         cmocka_unit_test(writer_survives_failed_allocations),
+        cmocka_unit_test(a_full_disk_leaves_the_old_file),
         cmocka_unit_test(writer_refuses_what_is_no_gguf),
         cmocka_unit_test(unfinished_files_do_not_remain),
     };

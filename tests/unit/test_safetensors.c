@@ -491,6 +491,20 @@ static void unfinished_files_do_not_remain(void **state) {
     test_tmp_remove(&tmp);
 }
 
+static void a_full_disk_leaves_no_file(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_limit_files(64);
+    du_err err = write_all(tmp.path, 34, N_WRITTEN, &diag);
+    test_limit_files(-1);
+    assert_int_equal(err, DU_EIO);
+    assert_non_null(strstr(diag.msg, "/model-00001-of-00002.safetensors: cannot write it"));
+    assert_int_equal(test_tmp_count(&tmp), 0);
+    test_tmp_remove(&tmp);
+}
+
 static void wrong_sizes_are_refused(void **state) {
     (void)state;
     test_tmp tmp = test_tmp_make();
@@ -587,6 +601,7 @@ int main(void) {
         cmocka_unit_test(failed_allocations_are_survived),
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(unfinished_files_do_not_remain),
+        cmocka_unit_test(a_full_disk_leaves_no_file),
         cmocka_unit_test(wrong_sizes_are_refused),
         cmocka_unit_test(writer_refuses_what_is_no_safetensors),
         cmocka_unit_test(writer_survives_failed_allocations),
