@@ -44,6 +44,10 @@ function(dure_isa_flags)
         elseif(source MATCHES "_(avx2|avx512|neon)\\.c$" AND NOT (source MATCHES "_neon" AND DURE_ARM64))
             set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY TRUE)
         endif()
+        # Fuzzing runs the portable kernels; sanitizers take minutes over the unrolled ones.
+        if(DURE_FUZZ AND source MATCHES "_(avx2|avx512)\\.c$")
+            set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=all)
+        endif()
         # What parses bytes from outside is compiled with conversion warnings too.
         if(source MATCHES "/(formats|text)/[^/]*\\.c$")
             set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Wconversion)

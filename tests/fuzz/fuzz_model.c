@@ -8,6 +8,8 @@ static void run(const du_model *model) {
     du_infer_params params = du_infer_defaults();
     params.n_threads = 1;
     params.n_ctx = 2;
+    params.force_isa = true; /* the kernels that the sanitizers look into */
+    params.isa = DU_ISA_C;
     du_infer *inf = NULL;
     du_session *s = NULL;
     const int32_t tokens[2] = {0, 1};
