@@ -109,7 +109,7 @@ static bool f_indent(jrun *run, jvalue self, const jcall *call, jvalue *out) {
         return false;
     }
     if (width.type != J_STR) {
-        int64_t n;
+        int64_t n = 0;
         if (!du_jinja_arg_int(run, "indent", width, &n) ||
             !du_jinja_repeat(run, du_sv_of(" "), n, false, &indent)) {
             return false;

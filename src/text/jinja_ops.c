@@ -455,7 +455,7 @@ static bool slice_range(jrun *run, const jrange *r, int64_t start, int64_t stop,
 
 bool du_jinja_slice(jrun *run, jvalue object, jvalue start_v, jvalue stop_v, jvalue step_v,
                     jvalue *out) {
-    int64_t n, start, stop, step = 1;
+    int64_t n = 0, start = 0, stop = 0, step = 1;
     jvalue *items;
     if (object.type == J_UNDEFINED) {
         return du_jinja_fail_undefined(run, object);
