@@ -13,10 +13,11 @@
  *    four registers; VNNI leaves sums of four columns, which shuffles and adds bring to one lane
  *    per group, so that the lanes are the accumulators acc[0..7]. Streams weights: for few tokens.
  *
- *  - tiles: 16 rows with many tokens. The weights are unpacked once and transposed, so that a
+ *  - tiles: 32 rows with many tokens. The weights are unpacked once and transposed, so that a
  *    register holds four columns of 16 rows and VNNI sums whole groups without shuffles; the lanes
- *    are rows. Phases p are taken one after the other over N_SUPER * 256 columns, their
- *    accumulators kept in memory between. */
+ *    are rows, four columns of a token are broadcast for two registers of weights. Phases p are
+ * taken one after the other over N_SUPER * 256 columns, their accumulators kept in memory between.
+ */
 #include "kern/cpu/blocks_avx512.h"
 #include "kern/cpu/fill.h"
 
@@ -33,9 +34,10 @@ typedef struct {
 
 enum {
     PREFETCH_BYTES = 4096, /* how far ahead of the weights in use the next are asked for */
-    N_PAIR_TOKENS = 5,     /* up to so many tokens pairs are faster than tiles */
+    N_PAIR_TOKENS = 2,     /* up to so many tokens pairs are faster than tiles */
     N_TOKENS = 64,         /* tokens of a tile */
-    N_SUPER = 4,           /* groups of 256 columns unpacked together */
+    N_QUAD = 4,            /* tokens computed together */
+    N_SUPER = 2,           /* groups of 256 columns unpacked together */
 };
 
 /* Bytes of 256 columns. */
@@ -226,14 +228,17 @@ typedef struct {
     __m512i min16[N_SUPER * 8]; /* [g]: pairs of i16 */
 } tile;
 
-/* What the tokens of a tile need beside their q and d, per group. */
+/* The tokens of a tile and, for the columns of a tile, what they need beside q; tokens beyond the
+ * last, up to a multiple of N_QUAD, are the last again. */
 typedef struct {
     const int8_t *q[N_TOKENS];
     const float *d[N_TOKENS];
     const int16_t *sum[N_TOKENS];
-    int32_t offset[N_TOKENS][N_SUPER * 16]; /* -offset * sum, per 32 or (with sub-scales) per 16 */
-    float d_sum[N_TOKENS][N_SUPER * 8];
-    __m512 acc[8][N_TOKENS]; /* phases */
+    __m512 d_part[N_TOKENS][N_SUPER / 2]; /* d[g] */
+    __m512 d_sum[N_TOKENS][N_SUPER / 2];  /* d[g] * sum[g] */
+    __m512i offset[N_TOKENS][N_SUPER];    /* -offset * sum, per 32 or (with sub-scales) per 16 */
+    __m512i sums[N_TOKENS][N_SUPER / 2];  /* pairs of i16: sums of 16 */
+    __m512 acc[N_TOKENS][8][2];           /* phases; two blocks of 16 rows */
 } tokens;
 
 /* v[i] lane j <-> v[j] lane i */
@@ -286,7 +291,6 @@ INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], 
             min16[r] = _mm512_castsi256_si512(w.min16);
         }
     }
-    UNROLL
     for (int j = 0; j < 4; j++) {
         transpose_16(q[j]);
         memcpy(b->q + 64 * u + 16 * j, q[j], sizeof q[j]);
@@ -311,19 +315,25 @@ INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], 
     }
 }
 
+/* Columns [c, c + 32 * n_groups) of n tokens. */
 INLINE void fill_tokens(traits k, tokens *x, int64_t n, int64_t c, int64_t n_groups) {
+    __m512i minus_offset = _mm512_set1_epi32(-k.offset);
     for (int64_t t = 0; t < n; t++) {
-        const int16_t *sum = x->sum[t] + c / 16;
-        for (int64_t g = 0; g < n_groups; g++) {
-            int sum32 = sum[2 * g] + sum[2 * g + 1];
-            if (k.min == 1) {
-                x->d_sum[t][g] = (float)sum32 * x->d[t][c / 32 + g];
-            }
-            if (k.offset && k.has_sub) {
-                x->offset[t][2 * g] = -k.offset * sum[2 * g];
-                x->offset[t][2 * g + 1] = -k.offset * sum[2 * g + 1];
-            } else if (k.offset) {
-                x->offset[t][g] = -k.offset * sum32;
+        for (int64_t g = 0; g < n_groups; g += 16) {
+            __mmask16 some = (__mmask16)(n_groups - g < 16 ? (1u << (n_groups - g)) - 1 : 0xffff);
+            __m512i sums = _mm512_maskz_loadu_epi32(some, x->sum[t] + c / 16 + 2 * g);
+            __m512i sum32 = _mm512_madd_epi16(sums, _mm512_set1_epi16(1));
+            __m512 d = _mm512_maskz_loadu_ps(some, x->d[t] + c / 32 + g);
+            x->d_part[t][g / 16] = d;
+            x->d_sum[t][g / 16] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum32), d);
+            x->sums[t][g / 16] = sums;
+            if (k.has_sub) {
+                __m512i lo = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums));
+                __m512i hi = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sums, 1));
+                x->offset[t][g / 8] = _mm512_mullo_epi32(lo, minus_offset);
+                x->offset[t][g / 8 + 1] = _mm512_mullo_epi32(hi, minus_offset);
+            } else {
+                x->offset[t][g / 16] = _mm512_mullo_epi32(sum32, minus_offset);
             }
         }
     }
@@ -333,103 +343,132 @@ INLINE __m512i load_4(const void *p) {
     return _mm512_set1_epi32((int)du_load_u32(p));
 }
 
-/* Integer dot products of group g (of the tile) of 16 rows with N tokens. */
-INLINE void dot_group(traits k, __m512i *dot, const tile *b, const tokens *x, int64_t t0, int N,
-                      int64_t c, int64_t g) {
+/* Integer dot products of group g (of the tile) of B blocks of 16 rows with N_QUAD tokens. */
+INLINE void dot_group(traits k, int B, __m512i dot[N_QUAD][2], const tile *b, const tokens *x,
+                      int64_t t0, const int8_t *const q[N_QUAD], int64_t g) {
     for (int h = 0; h < (k.has_sub ? 2 : 1); h++) {
-        __m512i part[8];
+        __m512i part[N_QUAD][2];
         int n_quads = k.has_sub ? 4 : 8;
         UNROLL
-        for (int i = 0; i < N; i++) {
-            int64_t at = k.has_sub ? 2 * g + h : g;
-            part[i] = k.offset ? _mm512_set1_epi32(x->offset[t0 + i][at]) : _mm512_setzero_si512();
+        for (int i = 0; i < N_QUAD; i++) {
+            const int32_t *offset = (const int32_t *)x->offset[t0 + i];
+            __m512i start = k.offset ? _mm512_set1_epi32(offset[k.has_sub ? 2 * g + h : g])
+                                     : _mm512_setzero_si512();
+            part[i][0] = part[i][1] = start;
         }
         UNROLL
         for (int j = 0; j < n_quads; j++) {
-            __m512i w = b->q[8 * g + 4 * h + j];
+            int64_t at = 8 * g + 4 * h + j;
             UNROLL
-            for (int i = 0; i < N; i++) {
-                const int8_t *q = x->q[t0 + i] + c + 32 * g + 16 * h + 4 * j;
-                part[i] = _mm512_dpbusd_epi32(part[i], w, load_4(q));
+            for (int i = 0; i < N_QUAD; i++) {
+                __m512i v = load_4(q[i] + 4 * at);
+                UNROLL
+                for (int m = 0; m < B; m++) {
+                    part[i][m] = _mm512_dpbusd_epi32(part[i][m], b[m].q[at], v);
+                }
             }
         }
         UNROLL
-        for (int i = 0; i < N; i++) {
-            if (k.has_sub) {
-                part[i] = _mm512_mullo_epi32(part[i], b->sub[2 * g + h]);
+        for (int i = 0; i < N_QUAD; i++) {
+            UNROLL
+            for (int m = 0; m < B; m++) {
+                if (k.has_sub) {
+                    part[i][m] = _mm512_mullo_epi32(part[i][m], b[m].sub[2 * g + h]);
+                }
+                dot[i][m] = h ? _mm512_add_epi32(dot[i][m], part[i][m]) : part[i][m];
             }
-            dot[i] = h ? _mm512_add_epi32(dot[i], part[i]) : part[i];
         }
     }
 }
 
-/* Adds the groups p, p + 8, ... of the tile to the accumulators of N tokens. */
-INLINE void add_phase(traits k, const tile *b, tokens *x, int64_t t0, int N, int64_t c, int p,
+/* acc += group g, of one block of rows and one token */
+INLINE __m512 add_group(traits k, __m512 acc, __m512i dot, const tile *b, const tokens *x,
+                        int64_t t, int64_t g) {
+    __m512 d = _mm512_set1_ps(((const float *)x->d_part[t])[g]);
+    __m512 scale = _mm512_mul_ps(b->scale[k.has_sub ? g / 8 : g], d);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
+    if (k.min == 1) {
+        __m512 d_sum = _mm512_set1_ps(((const float *)x->d_sum[t])[g]);
+        acc = _mm512_fnmadd_ps(b->min[g], d_sum, acc);
+    }
+    if (k.min == 2) {
+        __m512i sums = load_4((const char *)x->sums[t] + 4 * g);
+        __m512i min = _mm512_madd_epi16(b->min16[g], sums);
+        acc = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), _mm512_mul_ps(b->min[g / 8], d), acc);
+    }
+    return acc;
+}
+
+/* Adds the groups p, p + 8, ... of the tile to the accumulators of N_QUAD tokens from t0 on. */
+INLINE void add_phase(traits k, int B, const tile *b, tokens *x, int64_t t0, int64_t c, int p,
                       int64_t n_groups) {
-    __m512 acc[8];
+    __m512 acc[N_QUAD][2];
+    const int8_t *q[N_QUAD];
     UNROLL
-    for (int i = 0; i < N; i++) {
-        acc[i] = x->acc[p][t0 + i];
+    for (int i = 0; i < N_QUAD; i++) {
+        q[i] = x->q[t0 + i] + c;
+        UNROLL
+        for (int m = 0; m < B; m++) {
+            acc[i][m] = x->acc[t0 + i][p][m];
+        }
     }
     for (int64_t g = p; g < n_groups; g += 8) {
-        __m512i dot[8];
-        dot_group(k, dot, b, x, t0, N, c, g);
-        int64_t at = c / 32 + g;
+        __m512i dot[N_QUAD][2];
+        dot_group(k, B, dot, b, x, t0, q, g);
         UNROLL
-        for (int i = 0; i < N; i++) {
-            __m512 d = _mm512_set1_ps(x->d[t0 + i][at]);
-            __m512 scale = _mm512_mul_ps(b->scale[k.has_sub ? g / 8 : g], d);
-            acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]), scale, acc[i]);
-            if (k.min == 1) {
-                acc[i] = _mm512_fnmadd_ps(b->min[g], _mm512_set1_ps(x->d_sum[t0 + i][g]), acc[i]);
-            }
-            if (k.min == 2) {
-                __m512i sums = load_4(x->sum[t0 + i] + 2 * at);
-                __m512i min = _mm512_madd_epi16(b->min16[g], sums);
-                __m512 dmin = _mm512_mul_ps(b->min[g / 8], d);
-                acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, acc[i]);
+        for (int i = 0; i < N_QUAD; i++) {
+            UNROLL
+            for (int m = 0; m < B; m++) {
+                acc[i][m] = add_group(k, acc[i][m], dot[i][m], &b[m], x, t0 + i, g);
             }
         }
     }
     UNROLL
-    for (int i = 0; i < N; i++) {
-        x->acc[p][t0 + i] = acc[i];
+    for (int i = 0; i < N_QUAD; i++) {
+        UNROLL
+        for (int m = 0; m < B; m++) {
+            x->acc[t0 + i][p][m] = acc[i][m];
+        }
     }
 }
 
-/* y[t, 0 .. n_r) of up to N_TOKENS tokens and 16 rows */
-INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[16], int n_r,
+/* The last line of the formula at the top. */
+INLINE __m512 sum_phases(const tokens *x, int64_t t, int m) {
+    __m512 a04 = _mm512_add_ps(x->acc[t][0][m], x->acc[t][4][m]);
+    __m512 a15 = _mm512_add_ps(x->acc[t][1][m], x->acc[t][5][m]);
+    __m512 a26 = _mm512_add_ps(x->acc[t][2][m], x->acc[t][6][m]);
+    __m512 a37 = _mm512_add_ps(x->acc[t][3][m], x->acc[t][7][m]);
+    return _mm512_add_ps(_mm512_add_ps(a04, a26), _mm512_add_ps(a15, a37));
+}
+
+/* y[t, 0 .. n_r) of n tokens and B blocks of 16 rows */
+INLINE void mm_tile(traits k, int B, float *y, int64_t ldy, const uint8_t *const rows[32], int n_r,
                     tokens *x, int64_t n, int64_t cols) {
-    tile b;
-    memset(x->acc, 0, sizeof x->acc);
+    tile b[2];
+    int64_t n_filled = (n + N_QUAD - 1) / N_QUAD * N_QUAD;
+    memset(x->acc, 0, (size_t)n_filled * sizeof *x->acc);
     for (int64_t c = 0; c < cols; c += N_SUPER * 256) {
         int64_t n_groups = (cols - c) / 32 < 8 * N_SUPER ? (cols - c) / 32 : 8 * N_SUPER;
         for (int64_t g = 0; g < n_groups; g += 8) {
             size_t at = (size_t)(c / 32 + g) / 8 * super_bytes(k);
-            fill_super(k, &b, (int)(g / 8), rows, at, n_groups - g < 8 ? n_groups - g : 8);
+            int64_t n_super = n_groups - g < 8 ? n_groups - g : 8;
+            for (int m = 0; m < B; m++) {
+                fill_super(k, &b[m], (int)(g / 8), rows + 16 * m, at, n_super);
+            }
         }
-        fill_tokens(k, x, n, c, n_groups);
-        for (int p = 0; p < 8; p++) {
-            int64_t t = 0;
-            for (; t + 8 <= n; t += 8) {
-                add_phase(k, &b, x, t, 8, c, p, n_groups);
-            }
-            for (; t + 2 <= n; t += 2) {
-                add_phase(k, &b, x, t, 2, c, p, n_groups);
-            }
-            if (t < n) {
-                add_phase(k, &b, x, t, 1, c, p, n_groups);
+        fill_tokens(k, x, n_filled, c, n_groups);
+        for (int64_t t = 0; t < n; t += N_QUAD) {
+            for (int p = 0; p < 8; p++) {
+                add_phase(k, B, b, x, t, c, p, n_groups);
             }
         }
     }
-    __mmask16 m = (__mmask16)((1u << n_r) - 1);
-    for (int64_t t = 0; t < n; t++) {
-        __m512 a04 = _mm512_add_ps(x->acc[0][t], x->acc[4][t]);
-        __m512 a15 = _mm512_add_ps(x->acc[1][t], x->acc[5][t]);
-        __m512 a26 = _mm512_add_ps(x->acc[2][t], x->acc[6][t]);
-        __m512 a37 = _mm512_add_ps(x->acc[3][t], x->acc[7][t]);
-        __m512 sum = _mm512_add_ps(_mm512_add_ps(a04, a26), _mm512_add_ps(a15, a37));
-        _mm512_mask_storeu_ps(y + t * ldy, m, sum);
+    for (int m = 0; m < B; m++) {
+        int left = n_r - 16 * m;
+        __mmask16 some = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xffff);
+        for (int64_t t = 0; t < n; t++) {
+            _mm512_mask_storeu_ps(y + t * ldy + 16 * m, some, sum_phases(x, t, m));
+        }
     }
 }
 
@@ -438,19 +477,23 @@ INLINE void mm_tiles(traits k, float *y, int64_t ldy, const du_mat *w, int64_t r
     tokens chosen;
     for (int64_t t0 = 0; t0 < n_rows; t0 += N_TOKENS) {
         int64_t n = n_rows - t0 < N_TOKENS ? n_rows - t0 : N_TOKENS;
-        for (int64_t i = 0; i < n; i++) {
-            int64_t at = (i_row ? i_row[t0 + i] : t0 + i) * x->cols;
+        for (int64_t i = 0; i < (n + N_QUAD - 1) / N_QUAD * N_QUAD; i++) {
+            int64_t row = t0 + (i < n ? i : n - 1), at = (i_row ? i_row[row] : row) * x->cols;
             chosen.q[i] = x->q + at;
             chosen.d[i] = x->d + at / 32;
             chosen.sum[i] = x->sum + at / 16;
         }
-        for (int64_t r = row0; r < row1; r += 16) {
-            int n_r = row1 - r < 16 ? (int)(row1 - r) : 16;
-            const uint8_t *rows[16];
-            for (int i = 0; i < 16; i++) {
+        for (int64_t r = row0; r < row1; r += 32) {
+            int n_r = row1 - r < 32 ? (int)(row1 - r) : 32;
+            const uint8_t *rows[32];
+            for (int i = 0; i < 32; i++) { /* those beyond n_r: the first again */
                 rows[i] = du_mat_row(w, i < n_r ? r + i : r);
             }
-            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
+            if (n_r > 16) {
+                mm_tile(k, 2, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
+            } else {
+                mm_tile(k, 1, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
+            }
         }
     }
 }
