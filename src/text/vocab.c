@@ -10,21 +10,6 @@ struct du_textmap_slot {
     int32_t index; /* + 1; 0: free */
 };
 
-uint64_t du_text_hash(const char *s, size_t len) {
-    uint64_t h = 0x9e3779b97f4a7c15 ^ len;
-    for (; len > 8; s += 8, len -= 8) {
-        uint64_t word;
-        memcpy(&word, s, sizeof word);
-        h = (h ^ word) * 0xff51afd7ed558ccd;
-        h ^= h >> 32;
-    }
-    uint64_t word = 0;
-    memcpy(&word, s, len);
-    h = (h ^ word) * 0xff51afd7ed558ccd;
-    h = (h ^ (h >> 32)) * 0xc4ceb9fe1a85ec53;
-    return h ^ (h >> 29);
-}
-
 bool du_textmap_init(du_textmap *map, size_t n) {
     size_t n_slots = 16;
     while (n_slots / 2 < n) {

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/str.h"
@@ -32,7 +33,27 @@ void du_textmap_done(du_textmap *map);
 int32_t du_textmap_add(du_textmap *map, const du_sv *keys, int32_t i);
 int32_t du_textmap_find(const du_textmap *map, const du_sv *keys, du_sv key); /* -1: absent */
 
-uint64_t du_text_hash(const char *s, size_t len);
+/* A 64-bit hash, all of whose bits may be used. */
+static inline uint64_t du_text_hash(const char *s, size_t len) {
+    uint64_t h = 0x9e3779b97f4a7c15 ^ len, word = 0;
+    for (; len > 8; s += 8, len -= 8) {
+        memcpy(&word, s, sizeof word);
+        h = (h ^ word) * 0xff51afd7ed558ccd;
+        h ^= h >> 32;
+    }
+    if (len >= 4) { /* two loads that overlap: shorter than a copy of len bytes */
+        uint32_t first, last;
+        memcpy(&first, s, sizeof first);
+        memcpy(&last, s + len - sizeof last, sizeof last);
+        word = (uint64_t)first << 32 | last;
+    } else if (len) {
+        word = (uint64_t)(uint8_t)s[0] << 16 | (uint64_t)(uint8_t)s[len / 2] << 8 |
+               (uint8_t)s[len - 1];
+    }
+    h = (h ^ word) * 0xff51afd7ed558ccd;
+    h = (h ^ (h >> 32)) * 0xc4ceb9fe1a85ec53;
+    return h ^ (h >> 29);
+}
 
 typedef struct {
     int32_t n;          /* ids are 0 .. n-1 */
