@@ -28,9 +28,12 @@
     "1fff}"                                                                                        \
     "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"                 \
     "\\x{3001}-\\x{d7ff}\\x{e000}-\\x{10ffff}"
+/* Letters, marks, digits, connectors, letters among the symbols; and, though not within a class,
+ * what Oniguruma has besides: superscripts and fractions of Latin-1. */
 #define WORDS                                                                                      \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}\\x{24b6}-\\x{24e9}"                       \
-    "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                    \
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define MORE_WORDS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 enum { NESTING_MAX = 64 };
 
@@ -39,7 +42,9 @@ typedef struct {
     size_t pos;
     du_str *out;
     du_diag *diag;
-    int32_t depth; /* of groups and classes */
+    int32_t depth;  /* of groups and classes */
+    bool caseless;  /* within (?i: */
+    int32_t before; /* the literal just in front, 0: none */
 } parser;
 
 static du_err unsupported(parser *p, size_t at, const char *what) {
@@ -83,6 +88,25 @@ static void add_char(du_str *out, int32_t cp) {
     } else {
         du_str_addf(out, "\\x{%x}", (unsigned)cp);
     }
+}
+
+/* A literal of the pattern. Caseless, Oniguruma also takes one character for several ("ss" and
+ * U+00DF), which PCRE2 does not; where that can happen is refused. */
+static du_err add_literal(parser *p, size_t at, int32_t cp) {
+    static const char *const joined[] = {"ss", "st", "ff", "fi", "fl"};
+    add_char(p->out, cp);
+    if (!p->caseless) {
+        return DU_OK;
+    }
+    if (cp > 0x7f) {
+        return unsupported(p, at, "a character outside ASCII after (?i");
+    }
+    for (size_t i = 0; i < sizeof joined / sizeof joined[0]; i++) {
+        if ((p->before | 0x20) == joined[i][0] && (cp | 0x20) == joined[i][1]) {
+            return unsupported(p, at, "ss, st, ff, fi or fl after (?i");
+        }
+    }
+    return DU_OK;
 }
 
 void du_pattern_add_literal(du_str *out, du_sv text) {
@@ -147,51 +171,68 @@ static du_err take_property_name(parser *p, char *name, size_t size, bool *negat
     return n && take(p, "}") ? DU_OK : malformed(p, at, "not the name of a property");
 }
 
+/* A property of characters by its names. */
+typedef struct {
+    const char *name, *long_name;
+} property;
+
+static const property categories[] = {
+    {"L", "Letter"},
+    {"Lu", "UppercaseLetter"},
+    {"Ll", "LowercaseLetter"},
+    {"Lt", "TitlecaseLetter"},
+    {"Lm", "ModifierLetter"},
+    {"Lo", "OtherLetter"},
+    {"M", "Mark"},
+    {"Mn", "NonspacingMark"},
+    {"Mc", "SpacingMark"},
+    {"Me", "EnclosingMark"},
+    {"N", "Number"},
+    {"Nd", "DecimalNumber"},
+    {"Nl", "LetterNumber"},
+    {"No", "OtherNumber"},
+    {"P", "Punctuation"},
+    {"Pc", "ConnectorPunctuation"},
+    {"Pd", "DashPunctuation"},
+    {"Ps", "OpenPunctuation"},
+    {"Pe", "ClosePunctuation"},
+    {"Pi", "InitialPunctuation"},
+    {"Pf", "FinalPunctuation"},
+    {"Po", "OtherPunctuation"},
+    {"S", "Symbol"},
+    {"Sm", "MathSymbol"},
+    {"Sc", "CurrencySymbol"},
+    {"Sk", "ModifierSymbol"},
+    {"So", "OtherSymbol"},
+    {"Z", "Separator"},
+    {"Zs", "SpaceSeparator"},
+    {"Zl", "LineSeparator"},
+    {"Zp", "ParagraphSeparator"},
+    {"Cc", "Control"},
+    {"Cf", "Format"},
+    {"Co", "PrivateUse"},
+};
+
+/* PCRE2 takes a bare script name as its extensions. Of other scripts some newer characters would be
+ * missed (du_unicode_add_proxies). */
+static const property scripts[] = {
+    {"sc:Han", "Han"},       {"sc:Hiragana", "Hiragana"}, {"sc:Katakana", "Katakana"},
+    {"sc:Hangul", "Hangul"}, {"sc:Latin", "Latin"},       {"sc:Greek", "Greek"},
+    {"sc:Hebrew", "Hebrew"}, {"sc:Thai", "Thai"},
+};
+
+/* The name that PCRE2 has for a property, NULL: not one of ours. */
+static const char *find_property(const property *list, size_t n, const char *name) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcasecmp(name, list[i].name) == 0 || strcasecmp(name, list[i].long_name) == 0) {
+            return list[i].name;
+        }
+    }
+    return NULL;
+}
+
 /* \p{...} and \P{...}: general categories by their short or long names, and scripts. */
 static du_err add_property(parser *p, bool negated) {
-    static const char *const categories[][2] = {
-        {"L", "Letter"},
-        {"Lu", "UppercaseLetter"},
-        {"Ll", "LowercaseLetter"},
-        {"Lt", "TitlecaseLetter"},
-        {"Lm", "ModifierLetter"},
-        {"Lo", "OtherLetter"},
-        {"M", "Mark"},
-        {"Mn", "NonspacingMark"},
-        {"Mc", "SpacingMark"},
-        {"Me", "EnclosingMark"},
-        {"N", "Number"},
-        {"Nd", "DecimalNumber"},
-        {"Nl", "LetterNumber"},
-        {"No", "OtherNumber"},
-        {"P", "Punctuation"},
-        {"Pc", "ConnectorPunctuation"},
-        {"Pd", "DashPunctuation"},
-        {"Ps", "OpenPunctuation"},
-        {"Pe", "ClosePunctuation"},
-        {"Pi", "InitialPunctuation"},
-        {"Pf", "FinalPunctuation"},
-        {"Po", "OtherPunctuation"},
-        {"S", "Symbol"},
-        {"Sm", "MathSymbol"},
-        {"Sc", "CurrencySymbol"},
-        {"Sk", "ModifierSymbol"},
-        {"So", "OtherSymbol"},
-        {"Z", "Separator"},
-        {"Zs", "SpaceSeparator"},
-        {"Zl", "LineSeparator"},
-        {"Zp", "ParagraphSeparator"},
-        {"C", "Other"},
-        {"Cc", "Control"},
-        {"Cf", "Format"},
-        {"Co", "PrivateUse"},
-        {"Cn", "Unassigned"},
-    };
-    static const char *const scripts[] = {
-        "Han",      "Hiragana", "Katakana", "Hangul", "Bopomofo", "Latin",    "Greek",
-        "Cyrillic", "Armenian", "Hebrew",   "Arabic", "Thai",     "Lao",      "Devanagari",
-        "Bengali",  "Tamil",    "Telugu",   "Khmer",  "Myanmar",  "Georgian",
-    };
     char name[32];
     bool caret = false;
     size_t at = p->pos;
@@ -199,20 +240,16 @@ static du_err add_property(parser *p, bool negated) {
     if (err != DU_OK) {
         return err;
     }
-    const char *letter = negated != caret ? "P" : "p";
-    for (size_t i = 0; i < sizeof categories / sizeof categories[0]; i++) {
-        if (strcasecmp(name, categories[i][0]) == 0 || strcasecmp(name, categories[i][1]) == 0) {
-            du_str_addf(p->out, "\\%s{%s}", letter, categories[i][0]);
-            return DU_OK;
-        }
+    const char *known = find_property(categories, sizeof categories / sizeof categories[0], name);
+    known = known ? known : find_property(scripts, sizeof scripts / sizeof scripts[0], name);
+    if (!known) {
+        return unsupported(p, at, "the property");
     }
-    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
-        if (strcasecmp(name, scripts[i]) == 0) {
-            du_str_addf(p->out, "\\%s{sc:%s}", letter, scripts[i]);
-            return DU_OK;
-        }
+    if (p->caseless && (known[1] == 'u' || known[1] == 'l' || known[1] == 't') && known[0] == 'L') {
+        return unsupported(p, at, "a property of cased letters after (?i");
     }
-    return unsupported(p, at, "the property");
+    du_str_addf(p->out, "\\%s{%s}", negated != caret ? "P" : "p", known);
+    return DU_OK;
 }
 
 /* What an escape stands for: one character, or a set of them already written to out. */
@@ -273,10 +310,10 @@ static du_err take_escape(parser *p, bool in_class, escape *e) {
         set = "\\P{Nd}";
         break;
     case 'w':
-        set = in_class ? WORDS : "[" WORDS "]";
+        set = in_class ? WORDS : "[" WORDS MORE_WORDS "]";
         break;
     case 'W':
-        set = in_class ? NULL : "[^" WORDS "]";
+        set = in_class ? NULL : "[^" WORDS MORE_WORDS "]";
         break;
     case 'h':
         set = in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]";
@@ -314,9 +351,9 @@ static du_err add_class_item(parser *p) {
     if (err != DU_OK || e.is_set) {
         return err;
     }
-    add_char(p->out, e.cp);
-    if (!next_is(p, "-") || next_is(p, "-]") || next_is(p, "-&&")) {
-        return DU_OK;
+    err = add_literal(p, at, e.cp);
+    if (err != DU_OK || !next_is(p, "-") || next_is(p, "-]") || next_is(p, "-&&")) {
+        return err;
     }
     p->pos++;
     if (at_end(p) || next_is(p, "[")) {
@@ -325,19 +362,14 @@ static du_err add_class_item(parser *p) {
     escape last = {false, take_char(p)};
     du_str_add_c(p->out, '-');
     err = last.cp == '\\' ? take_escape(p, true, &last) : DU_OK;
-    if (err != DU_OK) {
-        return err;
+    if (err == DU_OK && (last.is_set || last.cp < e.cp)) {
+        err = malformed(p, at, "a range that does not go up");
     }
-    if (last.is_set || last.cp < e.cp) {
-        return malformed(p, at, "a range that does not go up");
-    }
-    add_char(p->out, last.cp);
-    return DU_OK;
+    return err == DU_OK ? add_literal(p, at, last.cp) : err;
 }
 
-/* Members up to the closing bracket or an &&, within brackets of its own. */
-static du_err add_members(parser *p, bool negated) {
-    size_t at = p->pos;
+/* Members up to the closing bracket or an &&, within brackets of its own. at: where it begins. */
+static du_err add_members(parser *p, size_t at, bool negated) {
     du_str_add_s(p->out, negated ? "[^" : "[");
     bool any = false;
     while (!at_end(p) && !next_is(p, "]") && !next_is(p, "&&")) {
@@ -367,7 +399,7 @@ static du_err add_intersections(parser *p, size_t start) {
         if (take(p, "[")) {
             err = add_class(p);
         } else {
-            err = add_members(p, false);
+            err = add_members(p, p->pos, false);
         }
         du_str_add_c(p->out, ')');
     }
@@ -387,7 +419,7 @@ static du_err add_class(parser *p) {
                           NESTING_MAX);
     }
     bool negated = take(p, "^");
-    du_err err = add_members(p, negated);
+    du_err err = add_members(p, at, negated);
     if (err == DU_OK && next_is(p, "&&")) {
         err = p->out->failed ? du_fail_nomem(p->diag, "a regular expression")
               : negated      ? unsupported(p, at, "&& in a negated class")
@@ -417,9 +449,11 @@ static du_err add_group_head(parser *p, bool *isolated) {
     }
     p->pos++;
     du_str_add_s(p->out, "(?");
-    while (next_is(p, "i") || next_is(p, "m") || next_is(p, "-")) {
+    for (bool off = false; next_is(p, "i") || next_is(p, "m") || next_is(p, "-");) {
         char c = p->in.s[p->pos++];
         du_str_add_c(p->out, c == 'm' ? 's' : c);
+        off = off || c == '-';
+        p->caseless = c == 'i' ? !off : p->caseless;
     }
     if (next_is(p, ")") && at == 0) {
         *isolated = true;
@@ -519,7 +553,7 @@ static du_err add_atom(parser *p) {
     size_t at = p->pos, atom = p->out->len;
     int32_t c = take_char(p);
     du_err err = DU_OK;
-    bool isolated = false;
+    bool isolated = false, caseless = p->caseless, literal = false;
     switch (c) {
     case '[':
         err = add_class(p);
@@ -533,6 +567,7 @@ static du_err add_atom(parser *p) {
             err = malformed(p, at, "a group without its )");
         }
         du_str_add_c(p->out, ')');
+        p->caseless = isolated ? p->caseless : caseless;
         break;
     case '\\':
         if (take(p, "A")) {
@@ -545,7 +580,9 @@ static du_err add_atom(parser *p) {
             escape e;
             err = take_escape(p, false, &e);
             if (err == DU_OK && !e.is_set) {
-                add_char(p->out, e.cp);
+                err = add_literal(p, at, e.cp);
+                literal = true;
+                c = e.cp;
             }
         }
         break;
@@ -559,9 +596,11 @@ static du_err add_atom(parser *p) {
     case '?':
         return malformed(p, at, "a quantifier with nothing in front");
     default:
-        add_char(p->out, c);
+        err = add_literal(p, at, c);
+        literal = true;
         break;
     }
+    p->before = literal ? c : 0;
     return err != DU_OK || isolated ? err : add_quantifier(p, atom);
 }
 
@@ -574,6 +613,7 @@ static du_err add_alternatives(parser *p) {
     while (!at_end(p) && !next_is(p, ")")) {
         if (take(p, "|")) {
             du_str_add_c(p->out, '|');
+            p->before = 0;
             continue;
         }
         du_err err = add_atom(p);

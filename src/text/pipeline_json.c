@@ -123,7 +123,7 @@ static du_err normalizer_nfc(loader *l, const json_t *step) {
 }
 
 static du_err normalizer_prepend(loader *l, const json_t *step) {
-    du_sv text;
+    du_sv text = {0};
     du_err err = get_string(l, step, "prepend", &text);
     return err == DU_OK ? du_normalizer_add(&l->tok->normalizer, DU_NORMALIZE_PREPEND, du_sv_of(""),
                                             text, l->diag)
@@ -207,7 +207,7 @@ static du_err get_split(loader *l, const json_t *step, du_split *out) {
 }
 
 static du_err pre_split(loader *l, const json_t *step) {
-    du_sv pattern;
+    du_sv pattern = {0};
     bool literal = false, invert = false;
     du_split split = DU_SPLIT_ISOLATED;
     du_err err = get_pattern(l, step, &pattern, &literal);

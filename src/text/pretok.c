@@ -2,7 +2,8 @@
  *
  * The passes run depth first: as soon as one yields a piece, the next cuts it, and the last hands
  * its pieces out. So the text is walked through in order, nothing is collected, and the memory
- * needed does not grow with the text. Every call of PCRE2 gets valid UTF-8. */
+ * needed does not grow with the text. Every call of PCRE2 gets valid UTF-8; characters newer than
+ * its tables are shown to it as older ones of their kind. */
 #include "text/pretok.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -32,6 +33,7 @@ struct du_pretok_work {
     pcre2_jit_stack *stack;
     pcre2_match_data *data[DU_PRETOK_PASSES_MAX];
     size_t n_passes;
+    du_str proxies; /* a text with the proxies of new characters */
 };
 
 enum {
@@ -158,16 +160,20 @@ du_err du_pretok_add(du_pretok *p, du_sv pattern, bool literal, du_split split, 
     return DU_OK;
 }
 
-bool du_pretok_is(const du_pretok *p, const char *const *patterns, size_t n) {
-    bool same = p->n_passes == n;
-    for (size_t i = 0; same && i < n; i++) {
+du_err du_pretok_is(const du_pretok *p, const char *const *patterns, size_t n, bool *is,
+                    du_diag *diag) {
+    *is = p->n_passes == n;
+    for (size_t i = 0; *is && i < n; i++) {
         du_str form = {0};
-        same = du_pattern_translate(&form, du_sv_of(patterns[i]), NULL) == DU_OK &&
-               p->passes[i].split == DU_SPLIT_ISOLATED && !p->passes[i].invert &&
-               du_sv_is(du_str_view(&form), p->passes[i].form);
+        du_err err = du_pattern_translate(&form, du_sv_of(patterns[i]), diag);
+        *is = err == DU_OK && p->passes[i].split == DU_SPLIT_ISOLATED && !p->passes[i].invert &&
+              du_sv_is(du_str_view(&form), p->passes[i].form);
         du_str_done(&form);
+        if (err != DU_OK) {
+            return err;
+        }
     }
-    return same;
+    return DU_OK;
 }
 
 du_err du_pretok_work_new(du_pretok_work **out, const du_pretok *p, du_diag *diag) {
@@ -181,7 +187,9 @@ du_err du_pretok_work_new(du_pretok_work **out, const du_pretok *p, du_diag *dia
     work->stack = work->match
                       ? pcre2_jit_stack_create(JIT_STACK_BYTES, JIT_STACK_BYTES_MAX, work->memory)
                       : NULL;
-    bool ok = work->match;
+    uint32_t has_jit = 0;
+    pcre2_config(PCRE2_CONFIG_JIT, &has_jit);
+    bool ok = work->match && (work->stack || !has_jit);
     for (size_t i = 0; i < p->n_passes && ok; i++) {
         work->data[i] = pcre2_match_data_create(1, work->memory);
         ok = work->data[i];
@@ -191,7 +199,7 @@ du_err du_pretok_work_new(du_pretok_work **out, const du_pretok *p, du_diag *dia
         return du_fail_nomem(diag, "a pre-tokenizer");
     }
     pcre2_set_match_limit(work->match, MATCH_LIMIT);
-    if (work->stack) { /* else the small one of the JIT compiler itself */
+    if (work->stack) {
         pcre2_jit_stack_assign(work->match, NULL, work->stack);
     }
     *out = work;
@@ -205,6 +213,7 @@ void du_pretok_work_free(du_pretok_work *work) {
     for (size_t i = 0; i < work->n_passes; i++) {
         pcre2_match_data_free(work->data[i]);
     }
+    du_str_done(&work->proxies);
     pcre2_jit_stack_free(work->stack);
     pcre2_match_context_free(work->match);
     pcre2_general_context_free(work->memory);
@@ -217,6 +226,7 @@ typedef struct {
     du_piece_fn *fn;
     void *arg;
     du_diag *diag;
+    const char *matched, *text; /* what the passes see, and what pieces are made of */
 } splitter;
 
 static du_err run_pass(const splitter *s, size_t i, du_sv text);
@@ -232,7 +242,11 @@ static du_err emit(const splitter *s, size_t i, du_sv text, size_t start, size_t
     if (piece.len == 0) {
         return DU_OK;
     }
-    return i + 1 == s->p->n_passes ? s->fn(s->arg, piece) : run_pass(s, i + 1, piece);
+    if (i + 1 < s->p->n_passes) {
+        return run_pass(s, i + 1, piece);
+    }
+    piece.s = s->text + (piece.s - s->matched);
+    return s->fn(s->arg, piece);
 }
 
 static du_err flush(const splitter *s, size_t i, du_sv text, pending *last) {
@@ -319,13 +333,31 @@ static du_err run_pass(const splitter *s, size_t i, du_sv text) {
     return err == DU_OK ? flush(s, i, text, &last) : err;
 }
 
+/* Valid UTF-8. */
+static du_err split_valid(splitter *s, du_sv text) {
+    if (s->p->n_passes == 0) {
+        return s->fn(s->arg, text);
+    }
+    s->text = s->matched = text.s;
+    if (!du_unicode_has_new(text)) {
+        return run_pass(s, 0, text);
+    }
+    du_str *proxies = &s->work->proxies;
+    du_str_reset(proxies);
+    du_unicode_add_proxies(proxies, text);
+    if (proxies->failed) {
+        return du_fail_nomem(s->diag, "a text");
+    }
+    s->matched = proxies->data;
+    return run_pass(s, 0, du_str_view(proxies));
+}
+
 du_err du_pretok_split(const du_pretok *p, du_pretok_work *work, du_sv text, du_piece_fn *fn,
                        void *arg, du_diag *diag) {
-    splitter s = {p, work, fn, arg, diag};
+    splitter s = {.p = p, .work = work, .fn = fn, .arg = arg, .diag = diag};
     for (size_t i = 0; i < text.len;) {
         size_t valid = du_utf8_valid(text.s + i, text.len - i);
-        du_sv part = {text.s + i, valid};
-        du_err err = valid == 0 ? DU_OK : p->n_passes == 0 ? fn(arg, part) : run_pass(&s, 0, part);
+        du_err err = valid ? split_valid(&s, (du_sv){text.s + i, valid}) : DU_OK;
         i += valid;
         size_t bad = i;
         for (int32_t cp = -1; i < text.len && cp < 0;) {

@@ -53,11 +53,15 @@ typedef struct {
 DU_NODISCARD
 du_err du_pretok_from_rule(du_pretok **out, const du_pretok_rule **rule, du_sv name, du_diag *diag);
 
-/* Whether the passes are these regular expressions, all Isolated. */
-bool du_pretok_is(const du_pretok *p, const char *const *patterns, size_t n);
+/* Whether the passes are these regular expressions, all Isolated. Returns DU_OK, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_pretok_is(const du_pretok *p, const char *const *patterns, size_t n, bool *is,
+                    du_diag *diag);
 
-/* The named rule whose passes these are, NULL when there is none. */
-const du_pretok_rule *du_pretok_find_rule(const du_pretok *p);
+/* The named rule whose passes these are into *rule, NULL when there is none.
+ * Returns DU_OK, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_pretok_find_rule(const du_pretok *p, const du_pretok_rule **rule, du_diag *diag);
 
 /* The regular expressions of a named rule, one per pass, all Isolated; *n of them, static. NULL
  * when the name is not known. */

@@ -148,11 +148,13 @@ du_err du_pretok_from_rule(du_pretok **out, const du_pretok_rule **rule, du_sv n
     return DU_OK;
 }
 
-const du_pretok_rule *du_pretok_find_rule(const du_pretok *p) {
-    for (size_t i = 0; i < N_RULES; i++) {
-        if (du_pretok_is(p, rules[i].patterns, n_patterns(&rules[i]))) {
-            return &rules[i].rule;
-        }
+du_err du_pretok_find_rule(const du_pretok *p, const du_pretok_rule **rule, du_diag *diag) {
+    *rule = NULL;
+    du_err err = DU_OK;
+    for (size_t i = 0; i < N_RULES && err == DU_OK && !*rule; i++) {
+        bool is = false;
+        err = du_pretok_is(p, rules[i].patterns, n_patterns(&rules[i]), &is, diag);
+        *rule = is ? &rules[i].rule : NULL;
     }
-    return NULL;
+    return err;
 }

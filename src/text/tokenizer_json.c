@@ -385,7 +385,7 @@ static du_err load(loader *l, const json_t *json, const json_t *config) {
         err = load_config(l, config);
     }
     if (err == DU_OK && l->tok->kind == DU_TOKENIZE_BYTES && l->tok->pretok) {
-        l->tok->rule = du_pretok_find_rule(l->tok->pretok);
+        err = du_pretok_find_rule(l->tok->pretok, &l->tok->rule, l->diag);
     }
     return err == DU_OK ? du_tokenizer_finish(l->tok, l->diag) : err;
 }

@@ -44,6 +44,17 @@ void du_utf8_add_nfc(du_str *out, du_sv text);
  * it decides speed, never the result. */
 bool du_unicode_nfc_inert(int32_t cp);
 
+/* Characters that Unicode 15 and 16 have added are unknown to libraries of Unicode 14 (PCRE2 before
+ * 10.43), but not to the reference tokenizers. Each has a proxy here: an older character of the
+ * same length in UTF-8, general category and script (as far as patterns name scripts), so that a
+ * pattern over categories treats the two alike. */
+
+/* Whether text, which is valid UTF-8, holds such a character. */
+bool du_unicode_has_new(du_sv text);
+
+/* Appends text with the proxies of such characters: as many bytes. */
+void du_unicode_add_proxies(du_str *out, du_sv text);
+
 bool du_unicode_is_space(int32_t cp); /* White_Space */
 bool du_unicode_is_word(int32_t cp);  /* a letter, mark, digit, connector: \w (UTS 18, annex C) */
 
