@@ -61,6 +61,7 @@ static void count_entry(const du_model *model, const du_weight_def *def, int64_t
     sum->bytes += n * bytes;
     sum->n_params_active += lookup ? m.cols : used * params;
     sum->bytes_per_token += lookup ? (int64_t)m.row_bytes : used * bytes;
+    sum->expert_bytes_per_token += def->kind == DU_WEIGHT_EXPERTS ? used * bytes : 0;
 }
 
 du_model_counts du_model_count(const du_model *model) {

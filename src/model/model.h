@@ -53,10 +53,11 @@ DU_NODISCARD
 du_err du_model_logits(du_ctx *ctx, const du_model *model, const du_batch *batch, const float *x);
 
 typedef struct {
-    int64_t n_params;        /* weights in all */
-    int64_t n_params_active; /* used by one token: chosen experts only, embedding row only */
-    int64_t bytes;           /* of all weights */
-    int64_t bytes_per_token; /* read to decode one token, without the cache */
+    int64_t n_params;               /* weights in all */
+    int64_t n_params_active;        /* used by one token: chosen experts only, embedding row only */
+    int64_t bytes;                  /* of all weights */
+    int64_t bytes_per_token;        /* read to decode one token, without the cache */
+    int64_t expert_bytes_per_token; /* of these, the chosen experts */
 } du_model_counts;
 
 du_model_counts du_model_count(const du_model *model);
