@@ -4,41 +4,39 @@
 
 #include "base/json.h"
 
-/* The chat template in the files, on the heap; NULL when there is none. */
-static du_err find_template(const du_model *model, char **out, size_t *len, du_diag *diag) {
-    const du_gguf *g = du_weights_gguf(model->files);
-    du_sv text = {NULL, 0};
+du_err du_lm_find_template(const du_gguf *g, const du_hf *hf, const char *name, du_sv *out,
+                           du_diag *diag) {
+    *out = (du_sv){NULL, 0};
+    bool is_default = strcmp(name, "default") == 0;
     if (g) {
-        du_err err = du_gguf_get_str(g, "tokenizer.chat_template", &text, diag);
-        if (err != DU_OK) {
-            return err;
-        }
-    } else {
-        const du_hf *hf = du_weights_hf(model->files);
-        const char *found = du_hf_template_find(hf, "default");
-        if (!found && du_hf_n_templates(hf) > 0) {
-            found = du_hf_template(hf, 0);
-        }
-        text = found ? du_sv_of(found) : text;
+        char key[128];
+        snprintf(key, sizeof key, "tokenizer.chat_template%s%s", is_default ? "" : ".",
+                 is_default ? "" : name);
+        return du_gguf_get_str(g, key, out, diag);
     }
-    *out = NULL;
-    *len = text.len;
-    if (text.s) {
-        *out = du_strndup(text.s, text.len);
-        return *out ? DU_OK : du_fail_nomem(diag, "the chat template");
+    const char *found = du_hf_template_find(hf, name);
+    if (!found && is_default && du_hf_n_templates(hf) > 0) {
+        found = du_hf_template(hf, 0);
     }
+    *out = found ? du_sv_of(found) : *out;
     return DU_OK;
 }
 
 static du_err load_chat(du_lm *lm, du_diag *diag) {
-    size_t len;
-    du_err err = find_template(lm->model, &lm->chat_source, &len, diag);
-    if (err != DU_OK || !lm->chat_source) {
+    du_sv text;
+    const du_weights *files = lm->model->files;
+    du_err err =
+        du_lm_find_template(du_weights_gguf(files), du_weights_hf(files), "default", &text, diag);
+    if (err != DU_OK || !text.s) {
         return err;
+    }
+    lm->chat_source = du_strndup(text.s, text.len);
+    if (!lm->chat_source) {
+        return du_fail_nomem(diag, "the chat template");
     }
     du_diag unused;
     du_diag_reset(&unused);
-    err = du_chat_open(&lm->chat, lm->chat_source, len, "the model's chat template", &unused);
+    err = du_chat_open(&lm->chat, text.s, text.len, "the model's chat template", &unused);
     return err == DU_ENOMEM ? du_fail_nomem(diag, "the chat template") : DU_OK;
 }
 
@@ -155,9 +153,8 @@ du_err du_lm_set_template(du_lm *lm, const char *text, size_t len, const char *n
     return DU_OK;
 }
 
-/* {"bos_token": ..., "eos_token": ...} on top of vars; NULL when memory is short. */
-static json_t *with_tokens(const du_lm *lm, const json_t *vars) {
-    const du_tokenizer_info *info = du_tokenizer_get_info(lm->tok);
+json_t *du_lm_template_vars(const du_tokenizer *tok, const json_t *vars) {
+    const du_tokenizer_info *info = du_tokenizer_get_info(tok);
     const struct {
         const char *name;
         int32_t id;
@@ -170,7 +167,7 @@ static json_t *with_tokens(const du_lm *lm, const json_t *vars) {
         if (tokens[i].id < 0 || json_object_get(all, tokens[i].name)) {
             continue;
         }
-        du_sv text = du_tokenizer_text(lm->tok, tokens[i].id);
+        du_sv text = du_tokenizer_text(tok, tokens[i].id);
         json_object_set_new(all, tokens[i].name, json_stringn(text.s, text.len));
     }
     return all;
@@ -191,7 +188,7 @@ du_err du_lm_apply_chat(const du_lm *lm, const json_t *messages, const json_t *t
         }
         return err;
     }
-    json_t *all = with_tokens(lm, vars);
+    json_t *all = du_lm_template_vars(lm->tok, vars);
     if (!all) {
         return du_fail_nomem(diag, "the chat template");
     }

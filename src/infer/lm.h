@@ -35,6 +35,16 @@ du_err du_lm_open_memory(du_lm **out, const void *bytes, size_t len, const char 
                          du_diag *diag);
 void du_lm_close(du_lm *lm); /* takes NULL */
 
+/* A container's chat template by name ("default"), borrowed from it; out->s NULL: there is none.
+ * One of g and hf is NULL. Returns DU_OK, DU_EFORMAT. */
+DU_NODISCARD
+du_err du_lm_find_template(const du_gguf *g, const du_hf *hf, const char *name, du_sv *out,
+                           du_diag *diag);
+
+/* The variables a template gets: those of vars (may be NULL), and bos_token, eos_token, pad_token
+ * and unk_token where vars has none. A new object; NULL when memory is short. */
+json_t *du_lm_template_vars(const du_tokenizer *tok, const json_t *vars);
+
 /* Replaces the chat template. text is copied. Returns the errors of du_chat_open. */
 DU_NODISCARD
 du_err du_lm_set_template(du_lm *lm, const char *text, size_t len, const char *name, du_diag *diag);
