@@ -3,6 +3,8 @@
     done = program.run("version", "--json")        a Done; fails the test unless the status is 0
     program.run("version", "x", status=2)
 """
+import array
+import ast
 import json
 import os
 import subprocess
@@ -24,7 +26,7 @@ class Done:
 
     @property
     def err(self):
-        return self.err_bytes.decode()
+        return self.err_bytes.decode(errors="replace")
 
     @property
     def json(self):
@@ -41,3 +43,42 @@ def run(*words, stdin=b"", status=0, timeout=120, **environment):
         raise AssertionError(f"dure {' '.join(map(str, words))}: status {done.status}, expected "
                              f"{status}\n{done.out_bytes!r}\n{done.err_bytes!r}")
     return done
+
+
+GOLDEN = os.path.join(SOURCE, "tests/golden")
+
+
+def models():
+    """The folders of the model fixtures."""
+    root = os.path.join(GOLDEN, "models")
+    return sorted(os.path.join(root, name) for name in os.listdir(root)
+                  if os.path.isdir(os.path.join(root, name)))
+
+
+def model(name):
+    return os.path.join(GOLDEN, "models", name)
+
+
+def read(*parts):
+    with open(os.path.join(*parts), encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def ids(*parts):
+    """The token ids in a file."""
+    return [int(word) for word in read(*parts).split()]
+
+
+def json_lines(*parts):
+    return [json.loads(line) for line in read(*parts).split("\n") if line]
+
+
+def npy(path):
+    """(shape, flat array of float) of a NumPy file of float32."""
+    with open(path, "rb") as file:
+        data = file.read()
+    assert data[:8] == b"\x93NUMPY\x01\x00", data[:8]
+    end = 10 + int.from_bytes(data[8:10], "little")
+    header = ast.literal_eval(data[10:end].decode())
+    assert header["descr"] == "<f4" and not header["fortran_order"], header
+    return header["shape"], array.array("f", data[end:])

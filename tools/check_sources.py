@@ -151,7 +151,9 @@ def check_format(root):
 
 # (list file, line pattern with the group `name`, file of its test, file of its documentation);
 # {name} stands for the name, and a test or document must hold it as a word.
-RULES = []
+RULES = [
+    ("src/cli/cmd_list.h", r"^    X\((\w+)\)", "tests/e2e/test_{name}.py", "docs/CLI.md"),
+]
 
 
 def check_lists(root):

@@ -28,7 +28,9 @@ typedef struct {
     const char *example; /* command lines; each is indented by two blanks */
     const du_opt *opts;
     size_t n_opts;
-    bool computes; /* takes the options of cli/compute.h as well */
+    bool samples;  /* takes the options of cli/sampling.h as well */
+    bool computes; /* and those of cli/compute.h */
+    bool own_ctx;  /* of which --ctx is left out: the command has its own */
     int n_args_min, n_args_max;
     /* args [n_args]. What went wrong stands in *diag; the status is 0 or as du_cli_fail gives it.
      */
@@ -46,7 +48,7 @@ const du_cli_command *const *du_cli_commands(size_t *n);
 const du_cli_command *du_cli_command_find(const char *name);
 
 /* The option groups of a command; groups [DU_CLI_GROUPS_MAX] out. Returns how many there are. */
-enum { DU_CLI_GROUPS_MAX = 3 };
+enum { DU_CLI_GROUPS_MAX = 4 };
 size_t du_cli_groups(const du_cli_command *command, du_opt_group *groups);
 
 /* `dure help`, and `dure help NAME`; for --help as well. */

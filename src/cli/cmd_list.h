@@ -5,6 +5,16 @@
 #define DU_CLI_CMD_LIST_H
 
 #define DU_CLI_COMMAND_LIST(X)                                                                     \
+    X(run)                                                                                         \
+    X(chat)                                                                                        \
+    X(inspect)                                                                                     \
+    X(bench)                                                                                       \
+    X(imatrix)                                                                                     \
+    X(perplexity)                                                                                  \
+    X(logits)                                                                                      \
+    X(tokenize)                                                                                    \
+    X(detokenize)                                                                                  \
+    X(template)                                                                                    \
     X(help)                                                                                        \
     X(version)
 

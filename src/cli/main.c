@@ -7,8 +7,10 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/cmd_list.h"
+#include "cli/compute.h"
 #include "cli/interrupt.h"
 #include "cli/out.h"
+#include "cli/sampling.h"
 
 #define COMMAND_DECLARE(name) extern const du_cli_command du_cli_##name;
 DU_CLI_COMMAND_LIST(COMMAND_DECLARE)
@@ -42,6 +44,14 @@ size_t du_cli_groups(const du_cli_command *command, du_opt_group *groups) {
     size_t n = 0;
     if (command->n_opts > 0) {
         groups[n++] = (du_opt_group){"Options", command->opts, command->n_opts};
+    }
+    if (command->samples) {
+        groups[n++] = (du_opt_group){"Sampling", du_cli_sampling_opts, du_cli_n_sampling_opts};
+    }
+    if (command->computes) {
+        size_t skip = command->own_ctx ? 1 : 0;
+        groups[n++] =
+            (du_opt_group){"Computing", du_cli_compute_opts + skip, du_cli_n_compute_opts - skip};
     }
     groups[n++] = (du_opt_group){"General", help_opts, 1};
     return n;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "text/unicode.h"
 
 static bool wants_style(FILE *f) {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
@@ -49,19 +50,16 @@ void du_cli_sink_write(du_cli_sink *sink, du_sv text) {
         fwrite(text.s, 1, text.len, sink->f);
         return;
     }
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.s[i];
-        bool control = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
-        bool high_control = sink->lead && c >= 0x80 && c < 0xa0;
-        if (sink->lead && !high_control) {
-            fputc(0xc2, sink->f);
-        }
-        sink->lead = c == 0xc2;
-        if (control || high_control) {
+    while (text.len > 0) {
+        int32_t cp;
+        size_t n = du_utf8_next(text.s, text.len, &cp);
+        bool control = (cp < 0x20 && cp != '\n' && cp != '\t') || (cp >= 0x7f && cp < 0xa0);
+        if (control) { /* or -1: not UTF-8 */
             fputs("\xef\xbf\xbd", sink->f);
-        } else if (!sink->lead) {
-            fputc(c, sink->f);
+        } else {
+            fwrite(text.s, 1, n, sink->f);
         }
+        text = (du_sv){text.s + n, text.len - n};
     }
 }
 
@@ -135,16 +133,20 @@ du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag) {
         int64_t columns = du_cli_columns(du_sv_of(table->cells[i]));
         width[i % n] = columns > width[i % n] ? columns : width[i % n];
     }
+    bool failed = table->failed;
+    for (size_t i = 0; i < table->n_cells && !failed; i++) {
+        print_cell(table, i, width[i % n], f);
+    }
+    du_cli_table_done(table);
+    return failed ? du_fail_nomem(diag, "a table") : DU_OK;
+}
+
+void du_cli_table_done(du_cli_table *table) {
     for (size_t i = 0; i < table->n_cells; i++) {
-        if (!table->failed) {
-            print_cell(table, i, width[i % n], f);
-        }
         du_free(table->cells[i]);
     }
     du_free(table->cells);
-    bool failed = table->failed;
     *table = (du_cli_table){.n_columns = table->n_columns, .right = table->right};
-    return failed ? du_fail_nomem(diag, "a table") : DU_OK;
 }
 
 char *du_cli_bytes(char *buf, int64_t n_bytes) {

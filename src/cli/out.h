@@ -19,13 +19,12 @@ const char *du_cli_style_code(FILE *f, du_cli_style style);
 void du_cli_print_error(const char *name, const char *msg);
 void du_cli_note(const char *fmt, ...) DU_PRINTF(1, 2); /* one line on standard error */
 
-/* A stream for text that a model or a file produced. To a terminal control characters other than
- * line feed and tab go out as U+FFFD, so that no text can steer the terminal; elsewhere the bytes
- * pass unchanged. */
+/* A stream for text that a model or a file produced, in pieces of whole characters. To a terminal
+ * control characters other than line feed and tab, and what is not UTF-8, go out as U+FFFD, so that
+ * no text can steer the terminal; elsewhere the bytes pass unchanged. */
 typedef struct {
     FILE *f;
     bool filter;
-    bool lead; /* 0xc2 came, which begins the control characters U+0080 - U+009F */
     char last; /* the last byte written, 0 at the start */
 } du_cli_sink;
 
@@ -53,6 +52,7 @@ typedef struct {
 void du_cli_table_add(du_cli_table *table, const char *fmt, ...) DU_PRINTF(2, 3);
 DU_NODISCARD
 du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag); /* and frees the cells */
+void du_cli_table_done(du_cli_table *table);
 
 /* Bytes for people: "8.2 MB" (powers of 1000). buf [24]; returns buf. */
 char *du_cli_bytes(char *buf, int64_t n_bytes);

@@ -1,0 +1,300 @@
+/* dure bench: tokens per second of prefill and decode, with a number of tokens already in the
+ * cache.
+ *
+ * Each test runs on n_sequences sessions that are stepped together. The cache is filled with random
+ * tokens once per context; before each repeat the sessions are cut back to it, so that every repeat
+ * computes the same. Opening the model, filling the cache and one warm-up are not timed.
+ *
+ * bytes_per_token is what a token's share of one forward pass reads: the weights (of the experts
+ * only those chosen, at most all of them), and in decode the cached rows of its own sequence. Times
+ * tokens per second it is compared with what this machine reads when it does nothing else. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "cli/bandwidth.h"
+#include "cli/cli.h"
+#include "cli/compute.h"
+#include "cli/interrupt.h"
+#include "cli/out.h"
+
+enum { CONTEXTS_MAX = 64 };
+
+static const char *contexts_text = "0";
+static int64_t n_prompt = 512, n_gen = 64, n_sequences = 1, n_repeats = 3, n_chunk;
+static bool as_json;
+
+static const du_opt opts[] = {
+    DU_OPTION_INT('p', "prompt", "N", &n_prompt, 0, 1 << 24,
+                  "tokens of the prefill test; 0 leaves it out (default 512)"),
+    DU_OPTION_INT('n', "gen", "N", &n_gen, 0, 1 << 24,
+                  "tokens of the decode test; 0 leaves it out (default 64)"),
+    DU_OPTION_STR('c', "ctx", "N,...", &contexts_text,
+                  "tokens already in the cache; a list runs the tests at each (default 0)"),
+    DU_OPTION_INT('s', "sequences", "N", &n_sequences, 1, 1024,
+                  "sequences computed together (default 1)"),
+    DU_OPTION_INT('r', "repeats", "N", &n_repeats, 1, 1000, "timed runs of each test (default 3)"),
+    DU_OPTION_INT(0, "chunk", "N", &n_chunk, 1, INT32_MAX,
+                  "tokens per forward pass of the prefill (default 256)"),
+    DU_OPTION_FLAG(0, "json", &as_json, "print a JSON array with one object per test"),
+};
+
+typedef struct {
+    du_cli_runner runner; /* its session is sessions[0] */
+    du_session **sessions;
+    du_step_item *items;
+    float *logits;   /* [n_sequences, V] */
+    int32_t *tokens; /* [n_ctx] random ids */
+    double bandwidth;
+    double *runs; /* [n_repeats] tokens per second */
+    json_t *results;
+    du_cli_table table;
+} bench;
+
+static bool read_contexts(int64_t *contexts, int64_t *n) {
+    *n = 0;
+    for (const char *at = contexts_text;; at++) {
+        char *end;
+        long long v = strtoll(at, &end, 10);
+        int64_t factor = *end == 'k' || *end == 'K' ? 1024 : 1;
+        end += factor > 1;
+        if (end == at || v < 0 || v > 1 << 30 || (*end != ',' && *end != '\0') ||
+            *n == CONTEXTS_MAX) {
+            return false;
+        }
+        contexts[(*n)++] = v * factor;
+        at = end;
+        if (*end == '\0') {
+            return true;
+        }
+    }
+}
+
+/* Adds n tokens to every sequence in one forward pass. */
+static du_err step(bench *b, int64_t n, bool wants_logits, du_diag *diag) {
+    int64_t V = b->runner.lm->model->hp.n_vocab;
+    for (int64_t i = 0; i < n_sequences; i++) {
+        int64_t pos = du_session_n(b->sessions[i]);
+        b->items[i] = (du_step_item){.session = b->sessions[i],
+                                     .tokens = b->tokens + pos,
+                                     .n = n,
+                                     .n_logits = wants_logits,
+                                     .logits = b->logits + i * V};
+    }
+    if (du_cli_interrupted()) {
+        return DU_ECANCELLED;
+    }
+    return du_infer_step(b->runner.infer, b->items, n_sequences, diag);
+}
+
+/* Adds n tokens to every sequence, as many at a time as a forward pass takes. */
+static du_err prefill(bench *b, int64_t n, du_diag *diag) {
+    int64_t share = du_infer_n_chunk(b->runner.infer) / n_sequences;
+    share = share < 1 ? 1 : share;
+    du_err err = DU_OK;
+    for (int64_t done = 0; done < n && err == DU_OK; done += share) {
+        int64_t now = n - done < share ? n - done : share;
+        err = step(b, now, done + now == n, diag);
+    }
+    return err;
+}
+
+static du_err decode(bench *b, int64_t n, du_diag *diag) {
+    du_err err = DU_OK;
+    for (int64_t i = 0; i < n && err == DU_OK; i++) {
+        err = step(b, 1, true, diag);
+    }
+    return err;
+}
+
+static void cut_back(bench *b, int64_t context) {
+    for (int64_t i = 0; i < n_sequences; i++) {
+        du_session_truncate(b->sessions[i], context);
+    }
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* runs [n] is sorted. */
+static double median(double *runs, int64_t n) {
+    qsort(runs, (size_t)n, sizeof *runs, by_value);
+    return n % 2 ? runs[n / 2] : (runs[n / 2 - 1] + runs[n / 2]) / 2;
+}
+
+/* Bytes one token's share of a forward pass over n_rows tokens reads. */
+static double bytes_per_token(const bench *b, bool is_decode, int64_t n_rows, int64_t n_cached) {
+    const du_model *model = b->runner.lm->model;
+    du_model_counts counts = du_model_count(model);
+    double experts = (double)counts.expert_bytes_per_token, rest = (double)counts.bytes_per_token;
+    rest -= experts;
+    if (experts > 0) {
+        double all = (double)model->hp.router.n_expert / (double)model->hp.router.n_used;
+        experts *= (double)n_rows < all ? (double)n_rows : all;
+    }
+    const du_kv_layout *kv = du_infer_kv_layout(b->runner.infer);
+    double cache = is_decode ? (double)kv->page_bytes / DU_KV_PAGE * (double)n_cached : 0;
+    return (rest + experts) / (double)n_rows + cache;
+}
+
+static du_err report(bench *b, bool is_decode, int64_t context, du_diag *diag) {
+    int64_t n = is_decode ? n_gen : n_prompt;
+    int64_t n_rows = is_decode ? n_sequences : n * n_sequences;
+    int64_t chunk = du_infer_n_chunk(b->runner.infer);
+    n_rows = !is_decode && n_rows > chunk ? chunk : n_rows;
+    json_t *runs = json_array();
+    for (int64_t i = 0; i < n_repeats; i++) {
+        json_array_append_new(runs, json_real(b->runs[i]));
+    }
+    double tok_s = median(b->runs, n_repeats);
+    double bytes = bytes_per_token(b, is_decode, n_rows, context + n / 2);
+    double fraction = tok_s * bytes / b->bandwidth;
+    const char *name = is_decode ? "decode" : "prefill";
+    du_cli_table_add(&b->table, "%s", name);
+    du_cli_table_add(&b->table, "%lld", (long long)n);
+    du_cli_table_add(&b->table, "%lld", (long long)context);
+    du_cli_table_add(&b->table, "%lld", (long long)n_sequences);
+    du_cli_table_add(&b->table, "%.2f", tok_s);
+    du_cli_table_add(&b->table, "%.2f", bytes / 1e6);
+    du_cli_table_add(&b->table, "%.2f", fraction);
+    json_t *result =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:f, s:f}", "test", name, "n_prompt",
+                  (json_int_t)(is_decode ? 0 : n), "n_gen", (json_int_t)(is_decode ? n : 0),
+                  "context", (json_int_t)context, "sequences", (json_int_t)n_sequences, "threads",
+                  (json_int_t)du_infer_n_threads(b->runner.infer), "tok_s", tok_s, "runs", runs,
+                  "bytes_per_token", bytes, "bandwidth_fraction", fraction);
+    return json_array_append_new(b->results, result) == 0 ? DU_OK
+                                                          : du_fail_nomem(diag, "the results");
+}
+
+static du_err run_test(bench *b, bool is_decode, int64_t context, du_diag *diag) {
+    int64_t n = is_decode ? n_gen : n_prompt;
+    du_err err = DU_OK;
+    for (int64_t i = -1; i < n_repeats && err == DU_OK; i++) { /* -1: the warm-up */
+        cut_back(b, context);
+        double start = du_clock_s();
+        err = is_decode ? decode(b, n, diag) : prefill(b, n, diag);
+        if (i >= 0) {
+            b->runs[i] = (double)(n * n_sequences) / (du_clock_s() - start);
+        }
+    }
+    return err ? err : report(b, is_decode, context, diag);
+}
+
+static du_err run_context(bench *b, int64_t context, du_diag *diag) {
+    cut_back(b, 0);
+    du_err err = context > 0 ? prefill(b, context, diag) : DU_OK;
+    if (err == DU_OK && n_prompt > 0) {
+        err = run_test(b, false, context, diag);
+    }
+    if (err == DU_OK && n_gen > 0) {
+        err = run_test(b, true, context, diag);
+    }
+    return err;
+}
+
+static du_err open_all(bench *b, const char *model, int64_t n_ctx, du_diag *diag) {
+    du_infer_params params = du_cli_infer_params();
+    params.n_ctx = n_ctx;
+    params.n_sessions = n_sequences;
+    params.n_chunk = n_chunk;
+    du_err err = du_cli_runner_open(&b->runner, model, &params, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    int64_t V = b->runner.lm->model->hp.n_vocab;
+    b->sessions = du_alloc_zero((size_t)n_sequences, sizeof(du_session *));
+    b->items = du_alloc_zero((size_t)n_sequences, sizeof *b->items);
+    b->logits = du_alloc_array((size_t)(n_sequences * V), sizeof *b->logits);
+    b->tokens = du_alloc_array((size_t)n_ctx, sizeof *b->tokens);
+    b->runs = du_alloc_zero((size_t)n_repeats, sizeof *b->runs);
+    b->results = json_array();
+    if (!b->sessions || !b->items || !b->logits || !b->tokens || !b->runs || !b->results) {
+        return du_fail_nomem(diag, "the measurements");
+    }
+    du_rng rng;
+    du_rng_init(&rng, du_cli_seed());
+    for (int64_t i = 0; i < n_ctx; i++) {
+        b->tokens[i] = (int32_t)du_rng_below(&rng, (uint64_t)V);
+    }
+    b->sessions[0] = b->runner.session;
+    for (int64_t i = 1; i < n_sequences && err == DU_OK; i++) {
+        err = du_session_new(&b->sessions[i], b->runner.infer, diag);
+    }
+    return err ? err : du_cli_bandwidth(&b->bandwidth, du_infer_n_threads(b->runner.infer), diag);
+}
+
+static void close_all(bench *b) {
+    for (int64_t i = 1; b->sessions && i < n_sequences; i++) {
+        du_session_free(b->sessions[i]);
+    }
+    du_free(b->sessions);
+    du_free(b->items);
+    du_free(b->logits);
+    du_free(b->tokens);
+    du_free(b->runs);
+    json_decref(b->results);
+    du_cli_runner_close(&b->runner);
+}
+
+static du_err print(bench *b, du_diag *diag) {
+    if (as_json) {
+        return du_cli_print_json(json_incref(b->results), diag);
+    }
+    printf("%s, %lld threads, memory %.1f GB/s\n", du_isa_name(du_infer_isa(b->runner.infer)),
+           (long long)du_infer_n_threads(b->runner.infer), b->bandwidth / 1e9);
+    return du_cli_table_print(&b->table, stdout, diag);
+}
+
+static du_cli_status run(int n_args, char **args, du_diag *diag) {
+    static const char *const heads[] = {"test",  "tokens",   "context",  "sequences",
+                                        "tok/s", "MB/token", "bandwidth"};
+    enum { N_HEADS = sizeof heads / sizeof *heads };
+    int64_t contexts[CONTEXTS_MAX], n_contexts;
+    if (!read_contexts(contexts, &n_contexts)) {
+        return du_cli_misuse(diag, "-c %s: not a list of numbers, as in 0,4096", contexts_text);
+    }
+    if (n_prompt == 0 && n_gen == 0) {
+        return du_cli_misuse(diag, "-p 0 -n 0 leaves nothing to measure");
+    }
+    int64_t n_ctx = 0;
+    for (int64_t i = 0; i < n_contexts; i++) {
+        n_ctx = contexts[i] > n_ctx ? contexts[i] : n_ctx;
+    }
+    n_ctx += n_prompt > n_gen ? n_prompt : n_gen;
+    bench b = {.table = {.n_columns = N_HEADS, .right = "lrrrrrr"}};
+    for (size_t i = 0; i < N_HEADS; i++) {
+        du_cli_table_add(&b.table, "%s", heads[i]);
+    }
+    du_err err = open_all(&b, n_args > 0 ? args[0] : NULL, n_ctx, diag);
+    du_cli_interrupt_catch(true);
+    for (int64_t i = 0; i < n_contexts && err == DU_OK; i++) {
+        err = run_context(&b, contexts[i], diag);
+    }
+    err = err ? err : print(&b, diag);
+    du_cli_table_done(&b.table);
+    close_all(&b);
+    return du_cli_fail(err);
+}
+
+const du_cli_command du_cli_bench = {
+    .name = "bench",
+    .args = "[MODEL]",
+    .summary = "measure the speed",
+    .about = "Measures prefill and decode in tokens per second, with random tokens already in the "
+             "cache. The median of the repeats is shown, for all sequences together, with the "
+             "bytes that a token reads and the fraction of this machine's memory bandwidth "
+             "(measured at the start) that this is. Opening the model and one warm-up are not "
+             "timed.",
+    .example = "dure bench model.gguf -p 512 -n 64 -c 0,4096 --threads 8 --json",
+    .opts = opts,
+    .n_opts = sizeof opts / sizeof *opts,
+    .computes = true,
+    .own_ctx = true,
+    .n_args_max = 1,
+    .run = run,
+};

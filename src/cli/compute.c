@@ -1,0 +1,105 @@
+#include "cli/compute.h"
+
+#include <sys/random.h>
+
+#include "cli/source.h"
+
+enum { CHUNK_DEFAULT = 512 }; /* as other tools have it, so that perplexities compare */
+
+static int64_t n_threads, n_ctx, seed = -1;
+static int cache_type, isa;
+static bool deterministic;
+
+const du_opt du_cli_compute_opts[] = {
+    DU_OPTION_SIZE('c', "ctx", "N", &n_ctx, 1, INT32_MAX,
+                   "tokens of context, as in 8k (default: what fits in free memory, at most what "
+                   "the model was trained for)"),
+    DU_OPTION_INT('t', "threads", "N", &n_threads, 1, 1024,
+                  "threads to compute with (default: one per physical core)"),
+    DU_OPTION_CHOICE(0, "cache-type", "auto|f32|f16|bf16|q8_0", &cache_type,
+                     "number type of the key/value cache (auto: f16 for block-quantised models, "
+                     "else f32)"),
+    DU_OPTION_INT(0, "seed", "N", &seed, 0, INT64_MAX,
+                  "where random choices start (default: differs from run to run)"),
+    DU_OPTION_FLAG(0, "deterministic", &deterministic,
+                   "the same bits for every number of threads, chunk size and cache state"),
+    DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
+                     "kernels to use (auto: the best this machine has)"),
+};
+const size_t du_cli_n_compute_opts = sizeof du_cli_compute_opts / sizeof *du_cli_compute_opts;
+
+uint64_t du_cli_seed(void) {
+    uint64_t v = (uint64_t)seed;
+    if (seed < 0 && getrandom(&v, sizeof v, 0) != (ssize_t)sizeof v) {
+        v = 0;
+    }
+    return v;
+}
+
+du_infer_params du_cli_infer_params(void) {
+    static const du_dtype types[] = {DU_F32, DU_F32, DU_F16, DU_BF16, DU_Q8_0};
+    du_infer_params params = du_infer_defaults();
+    params.n_threads = n_threads;
+    params.n_ctx = n_ctx;
+    params.auto_cache = cache_type == 0;
+    params.cache_type = types[cache_type];
+    params.force_isa = isa > 0;
+    params.isa = isa > 0 ? (du_isa)(isa - 1) : DU_ISA_C;
+    return params;
+}
+
+du_err du_cli_model_open(du_model **out, const char *model, du_diag *diag) {
+    if (model) {
+        return du_model_open(out, model, diag);
+    }
+    const uint8_t *bytes;
+    size_t len;
+    du_weights *files;
+    du_err err = du_cli_default_bytes(&bytes, &len, diag);
+    err = err ? err : du_weights_open_memory(&files, bytes, len, du_cli_default_name, diag);
+    return err ? err : du_model_load(out, files, diag);
+}
+
+du_err du_cli_lm_open(du_lm **out, const char *model, du_diag *diag) {
+    if (model) {
+        return du_lm_open(out, model, diag);
+    }
+    const uint8_t *bytes;
+    size_t len;
+    du_err err = du_cli_default_bytes(&bytes, &len, diag);
+    return err == DU_OK ? du_lm_open_memory(out, bytes, len, du_cli_default_name, diag) : err;
+}
+
+static du_err start(du_cli_runner *runner, const du_infer_params *params, du_diag *diag) {
+    du_err err = du_infer_new(&runner->infer, runner->lm->model, params, diag);
+    return err ? err : du_session_new(&runner->session, runner->infer, diag);
+}
+
+du_err du_cli_runner_open(du_cli_runner *out, const char *model, const du_infer_params *params,
+                          du_diag *diag) {
+    *out = (du_cli_runner){0};
+    du_infer_params from_options = du_cli_infer_params();
+    du_err err = du_cli_lm_open(&out->lm, model, diag);
+    return err ? err : start(out, params ? params : &from_options, diag);
+}
+
+du_err du_cli_runner_open_chunks(du_cli_runner *out, const char *model, du_diag *diag) {
+    *out = (du_cli_runner){0};
+    du_infer_params params = du_cli_infer_params();
+    du_err err = du_cli_lm_open(&out->lm, model, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    if (params.n_ctx == 0) {
+        int64_t trained = out->lm->model->hp.n_ctx_train;
+        params.n_ctx = trained < CHUNK_DEFAULT ? trained : CHUNK_DEFAULT;
+    }
+    return start(out, &params, diag);
+}
+
+void du_cli_runner_close(du_cli_runner *runner) {
+    du_session_free(runner->session);
+    du_infer_free(runner->infer);
+    du_lm_close(runner->lm);
+    *runner = (du_cli_runner){0};
+}

@@ -1,0 +1,138 @@
+"""`dure chat`: through a pipe, and on a terminal."""
+import json
+import os
+import tempfile
+import unittest
+
+import program
+import tap
+from terminal import Terminal
+from test_run import edited
+
+MODEL = program.model("deepseek_v3_yarn")
+WORDS = ("chat", MODEL, "--temp", "0", "-n", "12")
+
+
+class Piped(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.saved = os.path.join(self.folder, "saved.json")
+
+    def talk(self, *lines, words=WORDS):
+        """The messages after the lines, and what was shown."""
+        script = "\n".join([*lines, f"/save {self.saved}", "/quit", "never read"])
+        done = program.run(*words, stdin=script)
+        return json.loads(program.read(self.saved)), done
+
+    def test_turns_are_those_of_run(self):
+        """Each answer is what `dure run` gives for the same messages."""
+        messages, done = self.talk("하나", "둘", words=(*WORDS, "--thinking", "off", "-q"))
+        self.assertEqual([m["role"] for m in messages], ["user", "assistant"] * 2)
+        first = program.run("run", MODEL, "-p", "하나", "--temp", "0", "-n", "12", "--thinking",
+                            "off", "--json").json
+        self.assertEqual(messages[1]["content"], first["content"])
+        path = os.path.join(self.folder, "m.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(messages[:3], file)
+        prompt = program.run("template", MODEL, "--messages", path).out + "\n</think>\n\n"
+        ids = program.run("tokenize", MODEL, "--parse-special", stdin=prompt).out
+        with open(path, "w", encoding="ascii") as file:
+            file.write(ids)
+        second = program.run("run", MODEL, "--tokens-file", path, "--temp", "0", "-n", "12",
+                             "--json").json
+        self.assertEqual(messages[3]["content"], second["text"].lstrip())
+        self.assertEqual(done.out_bytes.decode("utf-8", "replace").split("\n")[0],
+                         messages[1]["content"].split("\n")[0])
+
+    def test_lines_and_blocks(self):
+        messages, _ = self.talk("one\\", "two", "", '"""', "three", "/reset", '"""')
+        self.assertEqual([m["content"] for m in messages if m["role"] == "user"],
+                         ["one\ntwo", "three\n/reset"])
+
+    def test_reset_and_system(self):
+        messages, done = self.talk("a", "/reset", "b", words=(*WORDS, "-s", "Sys"))
+        self.assertEqual([m["role"] for m in messages], ["system", "user", "assistant"])
+        self.assertEqual((messages[0]["content"], messages[1]["content"]), ("Sys", "b"))
+        self.assertIn("the conversation is forgotten", done.err)
+
+    def test_think_and_nothink(self):
+        messages, done = self.talk("a", "/nothink", "b", "/think", "c")
+        answers = [m for m in messages if m["role"] == "assistant"]
+        self.assertEqual(["reasoning_content" in m for m in answers], [True, False, True])
+        self.assertIn("[thinking]", done.err)
+
+    def test_mistakes_do_not_end_it(self):
+        messages, done = self.talk("/sav", "/save", "/save /nowhere/x", "/help", "x " * 3000, "ok")
+        for text in ("did you mean /save:", "/save needs the name", "/nowhere/x", "/nothink",
+                     "the prompt fills the context", "/reset starts anew"):
+            self.assertIn(text, done.err)
+        self.assertEqual([m["content"] for m in messages if m["role"] == "user"], ["ok"])
+
+    def test_end_of_input(self):
+        self.assertEqual(program.run(*WORDS, stdin="a\n").status, 0)
+        self.assertEqual(program.run(*WORDS, stdin="").status, 0)
+
+
+class OnATerminal(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def open(self, *words):
+        terminal = Terminal(*words, XDG_STATE_HOME=self.folder)
+        terminal.read_until("> ")
+        return terminal
+
+    def test_history_is_kept(self):
+        first = self.open(*WORDS)
+        first.type("벼를 베자\r")
+        first.read_until("tok/s]")
+        first.type("/quit\r")
+        self.assertEqual(first.close(), 0)
+        self.assertTrue(os.path.exists(os.path.join(self.folder, "dure/history")))
+        second = self.open(*WORDS)
+        second.type("\x1b[A\x1b[A")  # two lines back
+        second.read_until("벼를 베자")
+        second.type("\r")
+        second.read_until("tok/s]")
+        second.type("\x04")
+        self.assertEqual(second.close(), 0)
+
+    def test_interrupt_stops_the_answer_and_not_the_program(self):
+        model = edited(self.folder, program.model("qwen2"), "config.json",
+                       max_position_embeddings=1000000)
+        terminal = self.open("chat", model, "-c", "500k", "--ignore-eos", "--temp", "1")
+        for _ in range(2):
+            terminal.type("x\r")
+            terminal.read_until("\r\n")
+            # A random model writes control characters; none of them reaches the terminal.
+            shown = terminal.read_while(lambda shown: len(shown) < 2000)
+            self.assertNotRegex(shown, r"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f]")
+            self.assertIn("\ufffd", shown)
+            terminal.interrupt()
+            terminal.read_while(lambda shown: "> " not in (shown + "tok/s]").split("tok/s]")[1])
+        terminal.type("half a line")
+        terminal.interrupt()
+        terminal.read_until("/quit ends")
+        terminal.type("/quit\r")
+        self.assertEqual(terminal.close(), 0)
+
+    def test_reasoning_is_dim_and_colours_can_be_off(self):
+        terminal = self.open(*WORDS)
+        terminal.type("a\r")
+        self.assertIn("\x1b[2m[thinking]", terminal.read_until("[/thinking]"))
+        terminal.type("/quit\r")
+        terminal.close()
+        terminal = Terminal(*WORDS, XDG_STATE_HOME=self.folder, NO_COLOR="1")
+        terminal.read_until("> ")
+        terminal.type("a\r")
+        self.assertNotIn("\x1b[2m", terminal.read_until("[/thinking]"))
+        terminal.type("/quit\r")
+        terminal.close()
+
+
+if __name__ == "__main__":
+    tap.main()
