@@ -9,9 +9,9 @@
  *
  * one fused multiply-add per term. Two ways are used:
  *
- *  - pairs: two rows with one token, or one row with two tokens. 256 columns at a time stand in
- *    four registers; VNNI leaves sums of four columns, which shuffles and adds bring to one lane
- *    per group, so that the lanes are the accumulators acc[0..7]. Streams weights: for few tokens.
+ *  - pairs: two rows with one token. 256 columns at a time stand in four registers; VNNI leaves
+ * sums of four columns, which shuffles and adds bring to one lane per group, so that the lanes are
+ * the accumulators acc[0..7]. Streams weights: for few tokens.
  *
  *  - tiles: 32 rows with many tokens. The weights are unpacked once and transposed, so that a
  *    register holds four columns of 16 rows and VNNI sums whole groups without shuffles; the lanes
@@ -118,34 +118,35 @@ INLINE __m512 join(__m256 lo, __m256 hi) {
     return _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
 }
 
-INLINE __m512i join_i(__m256i lo, __m256i hi) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+/* The same eight floats in both halves. */
+INLINE __m512 twice(__m256 v) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(v), v, 1);
 }
 
-/* acc += 256 columns of (w[0], t[0]) in lanes 0-7 and (w[1], t[1]) in lanes 8-15 */
-INLINE __m512 add_pair(traits k, __m512 acc, const du_wide *w0, const token *t0, const du_wide *w1,
-                       const token *t1) {
+/* acc += 256 columns of row w[0] in lanes 0-7 and of row w[1] in lanes 8-15 */
+INLINE __m512 add_pair(traits k, __m512 acc, const du_wide w[2], const token *t) {
     __m512i even = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27);
     __m512i odd = _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31);
-    __m512i a = dot_16(k, w0, t0), b = dot_16(k, w1, t1);
+    __m512i a = dot_16(k, &w[0], t), b = dot_16(k, &w[1], t);
     __m512i dot = _mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b),
                                    _mm512_permutex2var_epi32(a, odd, b));
     if (k.offset && !k.has_sub) {
-        dot = _mm512_sub_epi32(dot, join_i(t0->offset32, t1->offset32));
+        dot = _mm512_sub_epi32(dot, _mm512_broadcast_i64x4(t->offset32));
     }
-    __m512 scale = k.has_sub ? join(_mm256_set1_ps(w0->d), _mm256_set1_ps(w1->d))
-                             : _mm512_shuffle_f32x4(w0->scales, w1->scales, 0x44);
-    scale = _mm512_mul_ps(scale, join(t0->d, t1->d));
+    __m512 scale = k.has_sub ? join(_mm256_set1_ps(w[0].d), _mm256_set1_ps(w[1].d))
+                             : _mm512_shuffle_f32x4(w[0].scales, w[1].scales, 0x44);
+    scale = _mm512_mul_ps(scale, twice(t->d));
     acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
     if (k.min == 1) {
-        __m512 min = _mm512_shuffle_f32x4(w0->scales, w1->scales, 0xee);
-        acc = _mm512_fnmadd_ps(min, join(t0->d_sum, t1->d_sum), acc);
+        __m512 min = _mm512_shuffle_f32x4(w[0].scales, w[1].scales, 0xee);
+        acc = _mm512_fnmadd_ps(min, twice(t->d_sum), acc);
     }
     if (k.min == 2) {
         __m512i min =
-            join_i(_mm256_madd_epi16(w0->min16, t0->sum), _mm256_madd_epi16(w1->min16, t1->sum));
-        __m512 dmin = join(_mm256_set1_ps(w0->dmin), _mm256_set1_ps(w1->dmin));
-        dmin = _mm512_mul_ps(dmin, join(t0->d, t1->d));
+            _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_madd_epi16(w[0].min16, t->sum)),
+                               _mm256_madd_epi16(w[1].min16, t->sum), 1);
+        __m512 dmin = join(_mm256_set1_ps(w[0].dmin), _mm256_set1_ps(w[1].dmin));
+        dmin = _mm512_mul_ps(dmin, twice(t->d));
         acc = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, acc);
     }
     return acc;
@@ -164,27 +165,20 @@ INLINE void prefetch(const uint8_t *p, size_t bytes) {
     }
 }
 
-/* y[i] = row w[i] times token t[i], i < 2; one row or one token is the same twice. */
-INLINE void mm_pair(traits k, float y[2], const uint8_t *const w[2], const du_acts *x,
-                    const int64_t t[2], int one_row) {
+/* y[i] = row p[i] times row t of x, i < 2 */
+INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, const du_acts *x,
+                    int64_t t) {
     __m512 acc = _mm512_setzero_ps();
-    const uint8_t *p0 = w[0], *p1 = w[1];
     for (int64_t c = 0; c < x->cols; c += 256) {
-        int64_t n = x->cols - c < 256 ? (x->cols - c) / 32 : 8;
-        int64_t at0 = t[0] * x->cols + c, at1 = t[1] * x->cols + c;
-        du_wide w0, w1;
-        token t0, t1;
+        int64_t n = x->cols - c < 256 ? (x->cols - c) / 32 : 8, at = t * x->cols + c;
+        du_wide w[2];
+        token v;
         prefetch(p0, super_bytes(k));
-        load_super(k, &w0, p0, n);
-        load_token(k, &t0, x->q + at0, x->d + at0 / 32, x->sum + at0 / 16, n);
-        if (one_row) {
-            load_token(k, &t1, x->q + at1, x->d + at1 / 32, x->sum + at1 / 16, n);
-            acc = add_pair(k, acc, &w0, &t0, &w0, &t1);
-        } else {
-            prefetch(p1, super_bytes(k));
-            load_super(k, &w1, p1, n);
-            acc = add_pair(k, acc, &w0, &t0, &w1, &t0);
-        }
+        prefetch(p1, super_bytes(k));
+        load_super(k, &w[0], p0, n);
+        load_super(k, &w[1], p1, n);
+        load_token(k, &v, x->q + at, x->d + at / 32, x->sum + at / 16, n);
+        acc = add_pair(k, acc, w, &v);
         p0 += super_bytes(k);
         p1 += super_bytes(k);
     }
@@ -194,23 +188,11 @@ INLINE void mm_pair(traits k, float y[2], const uint8_t *const w[2], const du_ac
 
 INLINE void mm_pairs(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
                      const du_acts *x, const int32_t *i_row, int64_t n_rows) {
-    float out[2];
-    int64_t i = 0;
-    for (; i + 2 <= n_rows; i += 2) {
-        const int64_t t[2] = {i_row ? i_row[i] : i, i_row ? i_row[i + 1] : i + 1};
-        for (int64_t r = row0; r < row1; r++) {
-            const uint8_t *const p[2] = {du_mat_row(w, r), du_mat_row(w, r)};
-            mm_pair(k, out, p, x, t, 1);
-            y[i * ldy + r] = out[0];
-            y[(i + 1) * ldy + r] = out[1];
-        }
-    }
-    if (i < n_rows) {
-        const int64_t t[2] = {i_row ? i_row[i] : i, i_row ? i_row[i] : i};
-        for (int64_t r = row0; r < row1; r += 2) {
-            int64_t r1 = r + 1 < row1 ? r + 1 : r;
-            const uint8_t *const p[2] = {du_mat_row(w, r), du_mat_row(w, r1)};
-            mm_pair(k, out, p, x, t, 0);
+    for (int64_t r = row0; r < row1; r += 2) {
+        int64_t r1 = r + 1 < row1 ? r + 1 : r; /* the last of an odd number: twice the same */
+        for (int64_t i = 0; i < n_rows; i++) {
+            float out[2];
+            mm_pair(k, out, du_mat_row(w, r), du_mat_row(w, r1), x, i_row ? i_row[i] : i);
             y[i * ldy + r] = out[0];
             y[i * ldy + r1] = out[r1 - r];
         }
@@ -242,7 +224,7 @@ typedef struct {
 } tokens;
 
 /* v[i] lane j <-> v[j] lane i */
-INLINE void transpose_16(__m512i v[16]) {
+static __attribute__((noinline)) void transpose_16(__m512i v[16]) {
     __m512i a[16];
     for (int i = 0; i < 16; i += 4) {
         __m512i p = _mm512_unpacklo_epi32(v[i], v[i + 1]),
@@ -441,10 +423,11 @@ INLINE __m512 sum_phases(const tokens *x, int64_t t, int m) {
     return _mm512_add_ps(_mm512_add_ps(a04, a26), _mm512_add_ps(a15, a37));
 }
 
-/* y[t, 0 .. n_r) of n tokens and B blocks of 16 rows */
-INLINE void mm_tile(traits k, int B, float *y, int64_t ldy, const uint8_t *const rows[32], int n_r,
+/* y[t, 0 .. n_r) of n tokens and up to 32 rows */
+INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[32], int n_r,
                     tokens *x, int64_t n, int64_t cols) {
     tile b[2];
+    int n_block = n_r > 16 ? 2 : 1;
     int64_t n_filled = (n + N_QUAD - 1) / N_QUAD * N_QUAD;
     memset(x->acc, 0, (size_t)n_filled * sizeof *x->acc);
     for (int64_t c = 0; c < cols; c += N_SUPER * 256) {
@@ -452,18 +435,22 @@ INLINE void mm_tile(traits k, int B, float *y, int64_t ldy, const uint8_t *const
         for (int64_t g = 0; g < n_groups; g += 8) {
             size_t at = (size_t)(c / 32 + g) / 8 * super_bytes(k);
             int64_t n_super = n_groups - g < 8 ? n_groups - g : 8;
-            for (int m = 0; m < B; m++) {
+            for (int m = 0; m < n_block; m++) {
                 fill_super(k, &b[m], (int)(g / 8), rows + 16 * m, at, n_super);
             }
         }
         fill_tokens(k, x, n_filled, c, n_groups);
         for (int64_t t = 0; t < n; t += N_QUAD) {
             for (int p = 0; p < 8; p++) {
-                add_phase(k, B, b, x, t, c, p, n_groups);
+                if (n_block == 2) {
+                    add_phase(k, 2, b, x, t, c, p, n_groups);
+                } else {
+                    add_phase(k, 1, b, x, t, c, p, n_groups);
+                }
             }
         }
     }
-    for (int m = 0; m < B; m++) {
+    for (int m = 0; m < n_block; m++) {
         int left = n_r - 16 * m;
         __mmask16 some = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xffff);
         for (int64_t t = 0; t < n; t++) {
@@ -489,11 +476,7 @@ INLINE void mm_tiles(traits k, float *y, int64_t ldy, const du_mat *w, int64_t r
             for (int i = 0; i < 32; i++) { /* those beyond n_r: the first again */
                 rows[i] = du_mat_row(w, i < n_r ? r + i : r);
             }
-            if (n_r > 16) {
-                mm_tile(k, 2, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
-            } else {
-                mm_tile(k, 1, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
-            }
+            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
         }
     }
 }
