@@ -13,7 +13,7 @@ int64_t du_linear_rows_per_task(const du_ctx *ctx, const du_mat *w, int64_t T) {
     int64_t bytes = T > 8 ? 16 << 10 : 48 << 10;
     int64_t enough = bytes / (int64_t)w->row_bytes;
     int64_t rows = share > enough ? share : enough;
-    return rows < 16 ? 16 : rows / 16 * 16;
+    return rows < 32 ? 32 : rows / 32 * 32; /* what a kernel takes at once for many tokens */
 }
 
 typedef struct {
