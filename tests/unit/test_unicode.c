@@ -92,7 +92,10 @@ static void form_c_composes_and_orders(void **state) {
     nfc_is("\u1112\u1161\u11ab\u1100\u1173\u11af", "한글");
     nfc_is("\uac00\u11a8", "\uac01"); /* a syllable and a final */
     nfc_is("\u212b \u2126 \u212a", "\u00c5 \u03a9 K");
-    nfc_is("a\u0315\u0300\u05ae" "b", "\u00e0\u05ae\u0315" "b"); /* NormalizationTest.txt */
+    nfc_is("a\u0315\u0300\u05ae"
+           "b",
+           "\u00e0\u05ae\u0315"
+           "b"); /* NormalizationTest.txt */
     nfc_is("q\u0323\u0307", "q\u0323\u0307");
     nfc_is("q\u0307\u0323", "q\u0323\u0307");
     nfc_is("\u0958", "\u0915\u093c"); /* composition exclusion */
