@@ -103,6 +103,11 @@ def dequantised(path):
             folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
+@torch.no_grad()
+def logits_of(model, ids):
+    return model(torch.tensor([ids])).logits[0].numpy()
+
+
 def mixed_text():
     """English, Korean and code in turns."""
     parts = []
@@ -150,8 +155,7 @@ def main():
     vocab = llama_low.Model(path, vocab_only=True)
     ids = vocab.tokenize(mixed_text().encode(), False)[:TEXT_TOKENS]
     vocab.close()
-    with torch.no_grad():
-        reference = log_softmax(dequantised(path)(torch.tensor([ids])).logits[0].numpy())
+    reference = log_softmax(logits_of(dequantised(path), ids))
     p = np.exp(reference)
     print(f"{path.name}: {len(ids)} tokens, reference: dequantised to F32, transformers"
           f" {transformers.__version__}")

