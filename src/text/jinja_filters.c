@@ -29,7 +29,7 @@ static bool opt_truth(jrun *run, jvalue v, bool *out) {
 /* ---- text ---------------------------------------------------------------------------------- */
 
 static bool soft_case(jrun *run, jvalue self, du_case how, jvalue *out) {
-    return du_jinja_soft_str(run, self, &self) && du_jinja_to_case(run, self.s, how, out);
+    return du_jinja_soft_str(run, self, &self) && du_jinja_to_case(run, self.s, (int)how, out);
 }
 
 static bool f_upper(jrun *run, jvalue self, const jcall *call, jvalue *out) {
