@@ -205,10 +205,7 @@ static du_err round_of(chat *c, du_diag *diag) {
         c->ended = true;
         return DU_OK;
     }
-    if (err == DU_ECANCELLED && !du_cli_editor_is_terminal(c->editor)) {
-        return err;
-    }
-    if (err == DU_ECANCELLED) {
+    if (err == DU_ECANCELLED && du_cli_editor_is_terminal(c->editor) && !du_cli_terminated()) {
         du_cli_note("(Ctrl-D or /quit ends)");
         return DU_OK;
     }
@@ -218,6 +215,9 @@ static du_err round_of(chat *c, du_diag *diag) {
     }
     du_cli_editor_remember(c->editor, text);
     err = *text == '/' && !strchr(text, '\n') ? command(c, text, diag) : turn(c, &c->message, diag);
+    if (du_cli_terminated()) {
+        return DU_ECANCELLED;
+    }
     if (err == DU_ECANCELLED) {
         return DU_OK; /* stopped before the first token */
     }

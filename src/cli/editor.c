@@ -6,9 +6,11 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -23,6 +25,37 @@ struct du_cli_editor {
     char *history_path; /* NULL: nowhere to keep it */
     const char *prompt;
 };
+
+/* Waits until there is input; false when a signal came first. */
+static bool wait_for_input(void) {
+    struct pollfd both[] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                            {.fd = du_cli_interrupt_fd(), .events = POLLIN}};
+    while (poll(both, 2, -1) < 0 && errno == EINTR) {
+    }
+    return !both[1].revents;
+}
+
+/* What libedit reads characters with: 1, 0 at the end of the input, -1 when a signal came. Bytes
+ * that are no character are passed over. */
+static int read_char(EditLine *el, wchar_t *out) {
+    (void)el;
+    mbstate_t state = {0};
+    while (wait_for_input()) {
+        char byte;
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n <= 0) {
+            return (int)n;
+        }
+        size_t got = mbrtowc(out, &byte, 1, &state);
+        if (got <= 1) {
+            return 1;
+        }
+        if (got == (size_t)-1) {
+            state = (mbstate_t){0};
+        }
+    }
+    return -1;
+}
 
 static char *prompt_of(EditLine *el) {
     du_cli_editor *ed;
@@ -69,6 +102,7 @@ static du_err start_editing(du_cli_editor *ed, du_diag *diag) {
     el_set(ed->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(ed->el, NULL);
     el_set(ed->el, EL_SIGNAL, 1);
+    el_set(ed->el, EL_GETCFN, read_char);
     ed->history_path = find_history();
     if (ed->history_path) {
         history(ed->history, &ed->event, H_LOAD, ed->history_path);
@@ -112,17 +146,18 @@ bool du_cli_editor_is_terminal(const du_cli_editor *ed) {
 }
 
 static du_err plain_line(du_str *out, du_diag *diag) {
-    int c;
-    while ((c = getchar()) != EOF && c != '\n') {
-        du_str_add_c(out, (char)c);
+    char c = '\0';
+    ssize_t n = 0;
+    while (wait_for_input() && (n = read(STDIN_FILENO, &c, 1)) == 1 && c != '\n') {
+        du_str_add_c(out, c);
     }
     if (out->failed) {
         return du_fail_nomem(diag, "a line");
     }
-    if (c == EOF && du_cli_interrupted()) {
+    if (du_cli_interrupted()) {
         return DU_ECANCELLED;
     }
-    return c == EOF && out->len == 0 ? DU_ENOENT : DU_OK;
+    return n <= 0 && out->len == 0 ? DU_ENOENT : DU_OK;
 }
 
 du_err du_cli_editor_line(du_cli_editor *ed, const char *prompt, du_str *out, du_diag *diag) {
@@ -132,9 +167,8 @@ du_err du_cli_editor_line(du_cli_editor *ed, const char *prompt, du_str *out, du
     }
     ed->prompt = prompt;
     int n = 0;
-    errno = 0;
     const char *line = el_gets(ed->el, &n);
-    if (du_cli_interrupted() || (!line && errno == EINTR)) {
+    if (du_cli_interrupted()) {
         fputc('\n', stderr);
         return DU_ECANCELLED;
     }

@@ -1,17 +1,22 @@
 #include "cli/interrupt.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "cli/cli.h"
 
-static volatile sig_atomic_t catching, came;
+static volatile sig_atomic_t catching, came; /* came: the signal's number */
+static int wake[2] = {-1, -1};
 
 static void on_signal(int number) {
-    (void)number;
+    int before = errno;
     if (catching && !came) {
-        came = 1;
+        came = number;
+        (void)!write(wake[1], "", 1);
+        errno = before;
         return;
     }
     du_writer_remove_all_temporary();
@@ -19,17 +24,31 @@ static void on_signal(int number) {
 }
 
 void du_cli_interrupt_install(void) {
-    struct sigaction action = {.sa_handler = on_signal};
+    if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) {
+        wake[0] = wake[1] = -1;
+    }
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 }
 
 void du_cli_interrupt_catch(bool on) {
+    char byte;
+    while (read(wake[0], &byte, 1) == 1) {
+    }
     came = 0;
     catching = on;
 }
 
 bool du_cli_interrupted(void) {
     return came != 0;
+}
+
+bool du_cli_terminated(void) {
+    return came == SIGTERM;
+}
+
+int du_cli_interrupt_fd(void) {
+    return wake[0];
 }

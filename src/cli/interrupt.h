@@ -8,11 +8,18 @@
 /* Installs the handlers; once, at the start. */
 void du_cli_interrupt_install(void);
 
-/* From here on the first signal only sets the flag (and clears an old one), so that the work can
- * stop by itself; a second one ends the program. `false` ends that. */
+/* From here on the first signal is only noted (an old note is cleared), so that the work can stop
+ * by itself; a second one ends the program. `false` ends that. */
 void du_cli_interrupt_catch(bool on);
 
-/* True once a caught signal came. Cheap; async-signal-safe. */
+/* True once a caught signal came. Cheap. */
 bool du_cli_interrupted(void);
+
+/* True when it was SIGTERM, which asks for the end of the program and not of a piece of work. */
+bool du_cli_terminated(void);
+
+/* A descriptor that has something to read from a signal until the next du_cli_interrupt_catch, to
+ * be waited for together with input. -1: there is none. */
+int du_cli_interrupt_fd(void);
 
 #endif

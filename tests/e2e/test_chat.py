@@ -84,12 +84,19 @@ class OnATerminal(unittest.TestCase):
     def open(self, *words):
         terminal = Terminal(*words, XDG_STATE_HOME=self.folder)
         terminal.read_until("> ")
+        terminal.wait_for_editing()
         return terminal
+
+    def answered(self, terminal):
+        """Waits for the end of an answer and the next prompt."""
+        terminal.read_until("tok/s]")
+        terminal.read_until("> ")
+        terminal.wait_for_editing()
 
     def test_history_is_kept(self):
         first = self.open(*WORDS)
         first.type("벼를 베자\r")
-        first.read_until("tok/s]")
+        self.answered(first)
         first.type("/quit\r")
         self.assertEqual(first.close(), 0)
         self.assertTrue(os.path.exists(os.path.join(self.folder, "dure/history")))
@@ -97,7 +104,7 @@ class OnATerminal(unittest.TestCase):
         second.type("\x1b[A\x1b[A")  # two lines back
         second.read_until("벼를 베자")
         second.type("\r")
-        second.read_until("tok/s]")
+        self.answered(second)
         second.type("\x04")
         self.assertEqual(second.close(), 0)
 
@@ -109,27 +116,40 @@ class OnATerminal(unittest.TestCase):
             terminal.type("x\r")
             terminal.read_until("\r\n")
             # A random model writes control characters; none of them reaches the terminal.
-            shown = terminal.read_while(lambda shown: len(shown) < 2000)
+            shown = terminal.read_characters(2000)
             self.assertNotRegex(shown, r"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f]")
             self.assertIn("\ufffd", shown)
             terminal.interrupt()
-            terminal.read_while(lambda shown: "> " not in (shown + "tok/s]").split("tok/s]")[1])
+            self.answered(terminal)
         terminal.type("half a line")
         terminal.interrupt()
         terminal.read_until("/quit ends")
         terminal.type("/quit\r")
         self.assertEqual(terminal.close(), 0)
 
+    def test_termination_ends_it_with_the_terminal_as_it_was(self):
+        terminal = Terminal(*WORDS, XDG_STATE_HOME=self.folder)
+        terminal.read_until("> ")
+        terminal.wait_for_editing()
+        terminal.type("half")
+        terminal.read_until("half")
+        terminal.process.terminate()
+        self.assertEqual(terminal.process.wait(60), 130)
+        self.assertEqual(terminal.modes(), terminal.first_modes)
+        terminal.close()
+
     def test_reasoning_is_dim_and_colours_can_be_off(self):
         terminal = self.open(*WORDS)
         terminal.type("a\r")
         self.assertIn("\x1b[2m[thinking]", terminal.read_until("[/thinking]"))
+        self.answered(terminal)
         terminal.type("/quit\r")
         terminal.close()
         terminal = Terminal(*WORDS, XDG_STATE_HOME=self.folder, NO_COLOR="1")
         terminal.read_until("> ")
         terminal.type("a\r")
         self.assertNotIn("\x1b[2m", terminal.read_until("[/thinking]"))
+        self.answered(terminal)
         terminal.type("/quit\r")
         terminal.close()
 
