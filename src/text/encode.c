@@ -241,7 +241,9 @@ static du_err encode_piece(void *arg, du_sv piece) {
         slot->n_bytes = (uint8_t)piece.len;
         slot->n_ids = (uint8_t)n;
         memcpy(slot->bytes, piece.s, piece.len);
-        memcpy(slot->ids, c->out->ids + before, n * sizeof slot->ids[0]);
+        if (n) {
+            memcpy(slot->ids, c->out->ids + before, n * sizeof slot->ids[0]);
+        }
     }
     return err;
 }
