@@ -69,12 +69,17 @@ typedef enum { DU_DTYPE_LIST(DU_DTYPE_ENUM) DU_DTYPE_COUNT } du_dtype;
 typedef void du_unpack_fn(float *y, const void *x, int64_t n);
 
 /* x: n weights of the type out  <-  y [n] f32; n a multiple of its block.
+ *
  * Floats are rounded to the nearest, ties to even; F16 and F8_E4M3 write a finite value beyond
- * their range as their largest. Block types search for the scales that make sum_i importance[i] *
- * (y[i] - back[i])^2 least; their blocks never hold an infinite or NaN scale: a NaN is written as
- * 0, what lies beyond the range of the scales as the largest value. importance [n] f32, what an
- * importance matrix says of the columns; negative and NaN count as 0. NULL, or nothing positive in
- * a block: all weights count the same. */
+ * their range as their largest.
+ *
+ * Block types search for the scales that make sum_i importance[i] * (y[i] - back[i])^2 least. Their
+ * scales are always finite: a NaN is written as if it were 0, what lies beyond the range of the
+ * scales as the largest value. The bytes do not depend on compiler or processor.
+ *
+ * importance [n] f32 is what an importance matrix says of the columns; negative and NaN count as 0.
+ * Where it is NULL, or without a positive value in a block, the packer takes its own (quant_fit.c).
+ */
 typedef void du_pack_fn(void *x, const float *y, int64_t n, const float *importance);
 
 typedef struct {

@@ -26,7 +26,29 @@ static void load_weights(du_fit_block *b, const float *y) {
     }
 }
 
-void du_fit_load(du_fit_block *b, const float *y, const float *importance, int n) {
+/* Without importance, the larger weights of a type with few levels count more: cutting them off
+ * costs more than squared error tells. Chosen by the KL divergence of SmolLM2-135M (weights of its
+ * Q4_1 file, the lost part of each drawn at random) with all or a third of its layers packed,
+ * geometric means relative to ggml's quantisers:
+ *
+ *              Q2_K  Q3_K  Q4_0  Q4_1  Q5_0  Q4_K  IQ4_XS  Q6_K
+ *     equal    0.66  1.06  1.12  0.72  0.91  0.94    0.95  0.89
+ *     larger   0.47  0.98  1.03  0.79  0.85  0.95    0.94  0.94
+ *
+ * Given an importance matrix it does harm: equal 0.92, 0.86, 0.73 and 0.94 for Q2_K, Q3_K, Q4_0 and
+ * Q4_K, with the same emphasis on top 1.02, 0.89, 0.86 and 0.95. */
+static void emphasise(du_fit_block *b, du_fit_emphasis emphasis) {
+    float mean = 0;
+    for (int i = 0; i < b->n; i++) {
+        mean += b->x[i] * b->x[i] / (float)b->n;
+    }
+    for (int i = 0; i < b->n; i++) {
+        b->w[i] = emphasis == DU_FIT_LARGER ? sqrtf(mean + b->x[i] * b->x[i]) : 1;
+    }
+}
+
+void du_fit_load(du_fit_block *b, const float *y, const float *importance, int n,
+                 du_fit_emphasis emphasis) {
     b->n = n;
     load_weights(b, y);
     float largest = 0;
@@ -34,8 +56,12 @@ void du_fit_load(du_fit_block *b, const float *y, const float *importance, int n
         b->w[i] = importance[i] > 0 ? du_fit_clamp(importance[i], 0, FLT_MAX) : 0;
         largest = b->w[i] > largest ? b->w[i] : largest;
     }
+    if (!(largest > 0)) {
+        emphasise(b, emphasis);
+        return;
+    }
     for (int i = 0; i < n; i++) {
-        b->w[i] = largest > 0 ? b->w[i] / largest + importance_floor : 1;
+        b->w[i] = b->w[i] / largest + importance_floor;
     }
 }
 

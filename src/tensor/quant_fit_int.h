@@ -15,8 +15,13 @@ typedef struct {
     int n;                            /* weights, at most DU_FIT_MAX, a multiple of 16 */
 } du_fit_block;
 
+/* What a weight counts where no importance is given: all the same, or sqrt(mean_j(x[j]^2) + x^2).
+ */
+typedef enum { DU_FIT_EQUAL, DU_FIT_LARGER } du_fit_emphasis;
+
 /* A NaN counts as 0, an infinity as more than any type can reach. importance as in du_pack_fn. */
-void du_fit_load(du_fit_block *b, const float *y, const float *importance, int n);
+void du_fit_load(du_fit_block *b, const float *y, const float *importance, int n,
+                 du_fit_emphasis emphasis);
 
 /* The values that a weight divided by its scale can take: the integers lo .. hi or, with a table,
  * nearest[2 v + 256] is the level next to v, for v in [lo, hi] within [-128, 127]. */

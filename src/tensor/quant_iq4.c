@@ -66,7 +66,7 @@ void du_pack_iq4_nl(void *x, const float *y, int64_t n, const float *importance)
     du_block_iq4_nl *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;
-        du_fit_load(&block, y + i, importance ? importance + i : NULL, 32);
+        du_fit_load(&block, y + i, importance ? importance + i : NULL, 32, DU_FIT_LARGER);
         du_fit_scaled fit;
         du_fit_scales(&fit, &block, 32, &levels, 1, 1);
         b->d = fit.d;
@@ -80,7 +80,7 @@ void du_pack_iq4_xs(void *x, const float *y, int64_t n, const float *importance)
     du_block_iq4_xs *b = x;
     for (int64_t i = 0; i < n; i += 256, b++) {
         du_fit_block block;
-        du_fit_load(&block, y + i, importance ? importance + i : NULL, 256);
+        du_fit_load(&block, y + i, importance ? importance + i : NULL, 256, DU_FIT_LARGER);
         du_fit_scaled fit;
         du_fit_scales(&fit, &block, 32, &levels, -32, 31);
         memset(b, 0, sizeof *b);

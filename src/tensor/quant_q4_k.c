@@ -22,7 +22,7 @@ void du_pack_q4_k(void *x, const float *y, int64_t n, const float *importance) {
     du_block_q4_k *b = x;
     for (int64_t i0 = 0; i0 < n; i0 += 256, b++) {
         du_fit_block block;
-        du_fit_load(&block, y + i0, importance ? importance + i0 : NULL, 256);
+        du_fit_load(&block, y + i0, importance ? importance + i0 : NULL, 256, DU_FIT_EQUAL);
         du_fit_affine fit;
         du_fit_affines(&fit, &block, 32, 15, 63);
         b->d = fit.d;

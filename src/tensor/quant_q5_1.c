@@ -24,7 +24,7 @@ void du_pack_q5_1(void *x, const float *y, int64_t n, const float *importance) {
     du_block_q5_1 *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;
-        du_fit_load(&block, y + i, importance ? importance + i : NULL, 32);
+        du_fit_load(&block, y + i, importance ? importance + i : NULL, 32, DU_FIT_EQUAL);
         du_fit_affine fit;
         du_fit_affines(&fit, &block, 32, 31, 1);
         b->d = fit.d;

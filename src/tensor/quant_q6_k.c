@@ -23,7 +23,7 @@ void du_pack_q6_k(void *x, const float *y, int64_t n, const float *importance) {
     du_block_q6_k *b = x;
     for (int64_t i0 = 0; i0 < n; i0 += 256, b++) {
         du_fit_block block;
-        du_fit_load(&block, y + i0, importance ? importance + i0 : NULL, 256);
+        du_fit_load(&block, y + i0, importance ? importance + i0 : NULL, 256, DU_FIT_EQUAL);
         du_fit_scaled fit;
         du_fit_scales(&fit, &block, 16, &levels, -128, 127);
         memset(b, 0, sizeof *b);

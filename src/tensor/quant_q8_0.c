@@ -20,7 +20,7 @@ void du_pack_q8_0(void *x, const float *y, int64_t n, const float *importance) {
     du_block_q8_0 *b = x;
     for (int64_t i = 0; i < n; i += 32, b++) {
         du_fit_block block;
-        du_fit_load(&block, y + i, importance ? importance + i : NULL, 32);
+        du_fit_load(&block, y + i, importance ? importance + i : NULL, 32, DU_FIT_EQUAL);
         du_fit_scaled fit;
         du_fit_scales(&fit, &block, 32, &levels, 1, 1);
         b->d = fit.d;

@@ -224,7 +224,7 @@ static void one_scale_is_nearly_the_best(void **state) {
 /* Blocks of one value: exact up to the rounding of the scale, two of them in a super-block. */
 static void constants_come_back(void **state) {
     (void)state;
-    static const float values[] = {0, -0.0f, 0.3f, -0.3f, 1, -1, 1000, -1000, 0x1p-9f};
+    static const float values[] = {0, -0.0f, 0.3f, -0.3f, 1, -1, 1000, -1000};
     buffers b = buffers_new();
     for (int t = 0; t < DU_DTYPE_COUNT; t++) {
         if (!du_dtype_get((du_dtype)t)->pack) {
@@ -290,6 +290,9 @@ static void any_magnitude_is_taken(void **state) {
     (void)state;
     buffers b = buffers_new();
     float *unscaled = du_alloc_array(N, sizeof *unscaled);
+    for (int i = 0; i < N; i++) {
+        b.importance[i] = 1;
+    }
     for (int t = 0; t < DU_DTYPE_COUNT; t++) {
         const du_dtype_info *info = du_dtype_get((du_dtype)t);
         if (!info->pack || !du_dtype_is_block((du_dtype)t)) {
@@ -305,7 +308,7 @@ static void any_magnitude_is_taken(void **state) {
                 b.y[i] = ldexpf(unscaled[i] * 50, exponent);
                 energy += (double)b.y[i] * (double)b.y[i];
             }
-            round_trip((du_dtype)t, &b, NULL);
+            round_trip((du_dtype)t, &b, b.importance);
             double error = error_of(&b, NULL);
             for (int i = 0; i < N; i++) {
                 assert_true(isfinite(b.back[i]));
