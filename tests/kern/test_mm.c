@@ -300,13 +300,29 @@ static void check_extremes(void) {
     }
 }
 
-/* A NaN in one weight (or scale) spoils its row and no other; one in a token, its token. */
+/* NaN in row 3 and token 5 and nowhere else */
+static void check_nan_places(const problem *p, const float *y) {
+    for (int64_t t = 0; t < p->n_rows; t++) {
+        for (int64_t r = 0; r < p->w.rows; r++) {
+            if (!isnan(y[t * p->ldy + r]) != (r != 3 && t != 5)) {
+                fail_at(p, t, r, y[t * p->ldy + r]);
+            }
+        }
+    }
+}
+
+/* A NaN in one weight (or scale) spoils its row and no other; one in a token, its token. With 352
+ * columns the last step of a row may reach into the next one, which must not show. */
 static void check_nan(void) {
-    for (int i = 0; i < DU_DTYPE_COUNT; i++) {
-        du_dtype dtype = (du_dtype)i;
+    for (int i = 0; i < 2 * DU_DTYPE_COUNT; i++) {
+        du_dtype dtype = (du_dtype)(i / 2);
+        int64_t cols = i % 2 ? 352 : 512;
+        if (cols % du_dtype_get(dtype)->block != 0) {
+            continue;
+        }
         problem p;
         guard_at_end = true;
-        make_problem(&p, dtype, 19, 512, 9, false, RANDOM, RANDOM);
+        make_problem(&p, dtype, 19, cols, 9, false, RANDOM, RANDOM);
         uint8_t *w =
             guard(SLOT_W, (size_t)p.w.rows * p.w.row_bytes - (du_dtype_is_block(dtype) ? 0 : 5));
         uint8_t *row = w + 3 * p.w.row_bytes;
@@ -325,13 +341,13 @@ static void check_nan(void) {
         float *x = guard(SLOT_X, sizeof(float) * (size_t)((p.x.T - 1) * p.x.ldx + p.x.cols));
         float *scale = guard(SLOT_D, sizeof(float) * (size_t)(p.x.T * p.x.cols / 32));
         x[5 * p.x.ldx + 100] = scale[5 * p.x.cols / 32 + 2] = NAN;
-        kern->mm[dtype](y, p.ldy, &p.w, 0, p.w.rows, &p.x, NULL, p.n_rows);
-        for (int64_t t = 0; t < p.n_rows; t++) {
-            for (int64_t r = 0; r < p.w.rows; r++) {
-                if (!isnan(y[t * p.ldy + r]) != (r != 3 && t != 5)) {
-                    fail_at(&p, t, r, y[t * p.ldy + r]);
-                }
+        for (int64_t n_t = 1; n_t <= p.n_rows;
+             n_t += p.n_rows - 1) { /* one by one, then together */
+            for (int32_t t = 0; t < p.n_rows; t += (int32_t)n_t) {
+                kern->mm[dtype](y + t * p.ldy, p.ldy, &p.w, 0, p.w.rows, &p.x, n_t == 1 ? &t : NULL,
+                                n_t);
             }
+            check_nan_places(&p, y);
         }
     }
 }

@@ -45,16 +45,29 @@ INLINE size_t super_bytes(traits k) {
     return k.block == 256 ? k.block_bytes : 8 * k.block_bytes;
 }
 
-/* Loads n_groups (1 .. 8) groups of 32 columns; those missing count as zeros, which with zero
- * activations change nothing. */
-INLINE void load_super(traits k, du_wide *w, const uint8_t *p, int64_t n_groups) {
-    if (k.block == 256 || n_groups == 8) {
+/* Loads n_groups (1 .. 8) groups of 32 columns at p. Missing ones have the scale 0; in their place
+ * the bytes up to `end`, where the matrix ends, are read but not used. */
+INLINE void load_super(traits k, du_wide *w, const uint8_t *p, const uint8_t *end,
+                       int64_t n_groups) {
+    uint8_t copy[8 * 34];
+    if (k.block == 256) {
         k.load(w, p);
         return;
     }
-    uint8_t copy[8 * 34] = {0};
-    memcpy(copy, p, (size_t)n_groups * k.block_bytes);
-    k.load(w, copy);
+    if (n_groups < 8 && (size_t)(end - p) < super_bytes(k)) {
+        memset(copy, 0, sizeof copy);
+        memcpy(copy, p, (size_t)n_groups * k.block_bytes);
+        p = copy;
+    }
+    k.load(w, p);
+    __mmask16 some = (__mmask16)(((1u << n_groups) - 1) * 0x101);
+    w->scales = _mm512_maskz_mov_ps(some, w->scales);
+}
+
+/* The end of the last row. */
+INLINE const uint8_t *end_of(traits k, const du_mat *w) {
+    const uint8_t *last = du_mat_row(w, w->rows - 1);
+    return last + (size_t)(w->cols / k.block) * k.block_bytes;
 }
 
 /* ---- pairs ------------------------------------------------------------------------------- */
@@ -166,8 +179,8 @@ INLINE void prefetch(const uint8_t *p, size_t bytes) {
 }
 
 /* y[i] = row p[i] times row t of x, i < 2 */
-INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, const du_acts *x,
-                    int64_t t) {
+INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, const uint8_t *end,
+                    const du_acts *x, int64_t t) {
     __m512 acc = _mm512_setzero_ps();
     for (int64_t c = 0; c < x->cols; c += 256) {
         int64_t n = x->cols - c < 256 ? (x->cols - c) / 32 : 8, at = t * x->cols + c;
@@ -175,8 +188,8 @@ INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, 
         token v;
         prefetch(p0, super_bytes(k));
         prefetch(p1, super_bytes(k));
-        load_super(k, &w[0], p0, n);
-        load_super(k, &w[1], p1, n);
+        load_super(k, &w[0], p0, end, n);
+        load_super(k, &w[1], p1, end, n);
         load_token(k, &v, x->q + at, x->d + at / 32, x->sum + at / 16, n);
         acc = add_pair(k, acc, w, &v);
         p0 += super_bytes(k);
@@ -188,11 +201,12 @@ INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, 
 
 INLINE void mm_pairs(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
                      const du_acts *x, const int32_t *i_row, int64_t n_rows) {
+    const uint8_t *end = end_of(k, w);
     for (int64_t r = row0; r < row1; r += 2) {
         int64_t r1 = r + 1 < row1 ? r + 1 : r; /* the last of an odd number: twice the same */
         for (int64_t i = 0; i < n_rows; i++) {
             float out[2];
-            mm_pair(k, out, du_mat_row(w, r), du_mat_row(w, r1), x, i_row ? i_row[i] : i);
+            mm_pair(k, out, du_mat_row(w, r), du_mat_row(w, r1), end, x, i_row ? i_row[i] : i);
             y[i * ldy + r] = out[0];
             y[i * ldy + r1] = out[r1 - r];
         }
@@ -252,12 +266,12 @@ static __attribute__((noinline)) void transpose_16(__m512i v[16]) {
 
 /* Unpacks 256 columns of 16 rows into place u of the tile. */
 INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], size_t at,
-                       int64_t n_groups) {
+                       const uint8_t *end, int64_t n_groups) {
     __m512i q[4][16], scales[16], sub[16], min16[16];
     float d[16], dmin[16];
     for (int r = 0; r < 16; r++) {
         du_wide w;
-        load_super(k, &w, rows[r] + at, n_groups);
+        load_super(k, &w, rows[r] + at, end, n_groups);
         UNROLL
         for (int j = 0; j < 4; j++) {
             q[j][r] = w.q[j];
@@ -425,7 +439,7 @@ INLINE __m512 sum_phases(const tokens *x, int64_t t, int m) {
 
 /* y[t, 0 .. n_r) of n tokens and up to 32 rows */
 INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[32], int n_r,
-                    tokens *x, int64_t n, int64_t cols) {
+                    const uint8_t *end, tokens *x, int64_t n, int64_t cols) {
     tile b[2];
     int n_block = n_r > 16 ? 2 : 1;
     int64_t n_filled = (n + N_QUAD - 1) / N_QUAD * N_QUAD;
@@ -436,7 +450,7 @@ INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[3
             size_t at = (size_t)(c / 32 + g) / 8 * super_bytes(k);
             int64_t n_super = n_groups - g < 8 ? n_groups - g : 8;
             for (int m = 0; m < n_block; m++) {
-                fill_super(k, &b[m], (int)(g / 8), rows + 16 * m, at, n_super);
+                fill_super(k, &b[m], (int)(g / 8), rows + 16 * m, at, end, n_super);
             }
         }
         fill_tokens(k, x, n_filled, c, n_groups);
@@ -476,7 +490,7 @@ INLINE void mm_tiles(traits k, float *y, int64_t ldy, const du_mat *w, int64_t r
             for (int i = 0; i < 32; i++) { /* those beyond n_r: the first again */
                 rows[i] = du_mat_row(w, i < n_r ? r + i : r);
             }
-            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, &chosen, n, x->cols);
+            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, end_of(k, w), &chosen, n, x->cols);
         }
     }
 }

@@ -351,35 +351,53 @@ INLINE size_t super_bytes(traits k) {
     return k.block == 256 ? k.block_bytes : 8 * k.block_bytes;
 }
 
-/* Loads n_groups (1 .. 8) groups of 32 columns; those missing count as zeros. */
-INLINE void load_super(traits k, wide *w, const uint8_t *p, int64_t n_groups) {
-    if (k.block == 256 || n_groups == 8) {
+/* Loads n_groups (1 .. 8) groups of 32 columns at p. Missing ones have the scale 0; in their place
+ * the bytes up to `end`, where the matrix ends, are read but not used. */
+INLINE void load_super(traits k, wide *w, const uint8_t *p, const uint8_t *end, int64_t n_groups) {
+    uint8_t copy[8 * 34];
+    if (k.block == 256) {
         k.load(w, p);
         return;
     }
-    uint8_t copy[8 * 34] = {0};
-    memcpy(copy, p, (size_t)n_groups * k.block_bytes);
-    k.load(w, copy);
+    if (n_groups < 8 && (size_t)(end - p) < super_bytes(k)) {
+        memset(copy, 0, sizeof copy);
+        memcpy(copy, p, (size_t)n_groups * k.block_bytes);
+        p = copy;
+    }
+    k.load(w, p);
+    for (int64_t g = n_groups; g < 8; g++) {
+        w->d[g] = w->dmin[g] = 0;
+    }
 }
 
-/* The last, partial 256 columns: the token's values with zeros behind them. */
+/* The tokens of a tile; tail: their last, partial 256 columns with zeros behind them. */
 typedef struct {
-    int8_t q[256];
-    float d[8];
-    int16_t sum[16];
-} padded;
+    token at[N_TILE], tail[N_TILE];
+    struct {
+        int8_t q[256];
+        float d[8];
+        int16_t sum[16];
+    } copy[N_TILE];
+} tokens;
 
-INLINE token pad_token(padded *to, token t, int64_t n_groups) {
-    *to = (padded){0};
-    memcpy(to->q, t.q, 32 * (size_t)n_groups);
-    memcpy(to->d, t.d, sizeof(float) * (size_t)n_groups);
-    memcpy(to->sum, t.sum, 2 * sizeof(int16_t) * (size_t)n_groups);
-    return (token){to->q, to->d, to->sum};
+INLINE token move_token(token t, int64_t c) {
+    return (token){t.q + c, t.d + c / 32, t.sum + c / 16};
+}
+
+INLINE void set_token(tokens *x, int i, token t, int64_t cols) {
+    token tail = move_token(t, cols / 256 * 256);
+    size_t n_groups = (size_t)(cols % 256 / 32);
+    x->at[i] = t;
+    x->tail[i] = (token){x->copy[i].q, x->copy[i].d, x->copy[i].sum};
+    memset(&x->copy[i], 0, sizeof x->copy[i]);
+    memcpy(x->copy[i].q, tail.q, 32 * n_groups);
+    memcpy(x->copy[i].d, tail.d, sizeof(float) * n_groups);
+    memcpy(x->copy[i].sum, tail.sum, 2 * sizeof(int16_t) * n_groups);
 }
 
 /* out[r*N + i] for R rows from r0 on and N tokens */
 INLINE void mm_tile(traits k, int R, int N, float *out, const du_mat *m, int64_t r0,
-                    const token *t) {
+                    const tokens *x) {
     float32x4_t acc[2][N_TILE];
     wide w[2];
     const uint8_t *p = du_mat_row(m, r0);
@@ -388,22 +406,20 @@ INLINE void mm_tile(traits k, int R, int N, float *out, const du_mat *m, int64_t
             acc[r][i] = vdupq_n_f32(0);
         }
     }
-    token at[N_TILE];
-    padded copy[N_TILE];
+    const uint8_t *end = du_mat_row(m, m->rows - 1);
+    end += (size_t)(m->cols / k.block) * k.block_bytes;
     for (int64_t c = 0; c < m->cols; c += 256, p += super_bytes(k)) {
         int64_t n = m->cols - c < 256 ? (m->cols - c) / 32 : 8;
+        token at[N_TILE];
         for (int r = 0; r < R; r++) {
             const uint8_t *row = p + (size_t)r * m->row_bytes;
             for (size_t i = 0; i < super_bytes(k); i += 64) {
                 __builtin_prefetch(row + PREFETCH_BYTES + i);
             }
-            load_super(k, &w[r], row, n);
+            load_super(k, &w[r], row, end, n);
         }
         for (int i = 0; i < N; i++) {
-            at[i] = (token){t[i].q + c, t[i].d + c / 32, t[i].sum + c / 16};
-            if (n < 8) {
-                at[i] = pad_token(&copy[i], at[i], n);
-            }
+            at[i] = n < 8 ? x->tail[i] : move_token(x->at[i], c);
         }
         add_super(k, R, N, acc, w, at);
     }
@@ -416,14 +432,14 @@ INLINE void mm_tile(traits k, int R, int N, float *out, const du_mat *m, int64_t
 
 /* y[i*ldy + r] for rows [row0, row1) and n tokens, 1 <= n <= N_TILE */
 INLINE void mm_tokens(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
-                      const token t[N_TILE], int64_t n) {
+                      const tokens *x, int64_t n) {
     float out[N_TILE];
     int64_t r = row0;
     for (; n == 1 && r + 2 <= row1; r += 2) {
-        mm_tile(k, 2, 1, y + r, w, r, t);
+        mm_tile(k, 2, 1, y + r, w, r, x);
     }
     for (; r < row1; r++) {
-        mm_tile(k, 1, N_TILE, out, w, r, t);
+        mm_tile(k, 1, N_TILE, out, w, r, x);
         for (int64_t i = 0; i < n; i++) {
             y[i * ldy + r] = out[i];
         }
@@ -433,13 +449,14 @@ INLINE void mm_tokens(traits k, float *y, int64_t ldy, const du_mat *w, int64_t 
 INLINE void mm(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
                const du_acts *x, const int32_t *i_row, int64_t n_rows) {
     for (int64_t t0 = 0; t0 < n_rows; t0 += N_TILE) {
-        token t[N_TILE];
+        tokens chosen;
         int64_t n = n_rows - t0 < N_TILE ? n_rows - t0 : N_TILE;
-        for (int64_t i = 0; i < N_TILE; i++) { /* those beyond n: the last again */
+        for (int i = 0; i < N_TILE; i++) { /* those beyond n: the last again */
             int64_t row = t0 + (i < n ? i : n - 1), at = (i_row ? i_row[row] : row) * x->cols;
-            t[i] = (token){x->q + at, x->d + at / 32, x->sum + at / 16};
+            token t = {x->q + at, x->d + at / 32, x->sum + at / 16};
+            set_token(&chosen, i, t, x->cols);
         }
-        mm_tokens(k, y + t0 * ldy, ldy, w, row0, row1, t, n);
+        mm_tokens(k, y + t0 * ldy, ldy, w, row0, row1, &chosen, n);
     }
 }
 
