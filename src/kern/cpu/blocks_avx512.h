@@ -249,8 +249,9 @@ INLINE void du_wide_load_q4_k(du_wide *w, const uint8_t *p) {
 
 /* v where bit 2j (lower half) or 2j + 1 (upper half) of 32 bytes is set, else 0, added to q. */
 INLINE __m512i du_wide_add_bits(__m512i q, __m512i bits, int j, int8_t v) {
-    int64_t ones = 0x0101010101010101;
-    __mmask64 m = _mm512_test_epi8_mask(bits, du_wide_halves(ones << 2 * j, ones << (2 * j + 1)));
+    uint64_t ones = 0x0101010101010101;
+    __mmask64 m = _mm512_test_epi8_mask(
+        bits, du_wide_halves((int64_t)(ones << 2 * j), (int64_t)(ones << (2 * j + 1))));
     return _mm512_mask_add_epi8(q, m, q, _mm512_set1_epi8(v));
 }
 
