@@ -1,10 +1,10 @@
 #!/bin/sh
-# Checks the names in the object files of a build folder (STYLE.md, rules 4 and 15).
+# Checks the names in the object files of a build folder.
 #
 #   tools/check_symbols.sh BUILD_DIR
 #
 # defined   global names begin with du_ (inside) or dure_ (only in api, the installed interface);
-#           the program itself has main
+#           those of the program with du_cli_, and there is main
 # used      the heap only in base/mem.c; the environment and standard output only in cli/; ending
 #           the process and standard error there and in base/err.c (our own bugs); the functions of
 #           src/base/poison.h nowhere
@@ -14,53 +14,46 @@ set -eu
     exit 2
 }
 cd "$1"
-status=0
-
-# complain OBJECT NAMES WHY
-complain() {
-    for name in $2; do
-        echo "${1#*.dir/}: $name: $3"
-        status=1
-    done
-}
-
-# used OBJECT PATTERN: undefined names that match, also under the names of glibc's checked variants
-used() {
-    nm -u "$1" | sed -n 's/^ *U //p' | sed 's/^__\(isoc99_\)\{0,1\}\(.*\)_chk$/\2/; s/^__isoc99_//; s/@.*//' |
-        grep -xE "$2" || true
-}
-
 objects=$(find CMakeFiles -path '*/dure*.dir/src/*' -name '*.o' | sort)
 [ -n "$objects" ] || {
     echo "no object files under $1/CMakeFiles" >&2
     exit 1
 }
-for object in $objects; do
-    source=${object#*.dir/src/}
-    defined=$(nm -g --defined-only "$object" | awk '{ print $NF }')
-    case $source in
-    api/*) form='^dure_|^du_api_' ;;
-    cli/main.c.o) form='^du_cli_|^main$' ;;
-    cli/*) form='^du_cli_' ;;
-    *) form='^du_' ;;
-    esac
-    complain "$object" "$(echo "$defined" | grep -vE "$form|^$" || true)" "a global name outside $form"
 
-    complain "$object" "$(used "$object" 'v?sprintf|stpcpy|strcpy|strcat|strtok|gets|ato[ifl]|atoll|rand|srand|system|tmpnam|mktemp|alloca')" \
-        'banned (src/base/poison.h)'
-    [ "$source" = base/mem.c.o ] ||
-        complain "$object" "$(used "$object" 'malloc|calloc|realloc|reallocarray|free|aligned_alloc|posix_memalign|memalign|strdup|strndup|v?asprintf|getline|getdelim')" \
-            'the heap is reached through base/mem.h'
-    case $source in
-    cli/*) ;;
-    base/err.c.o)
-        complain "$object" "$(used "$object" 'getenv|secure_getenv|v?printf|puts|putchar|stdout|exit|_exit')" \
-            'belongs to cli/'
-        ;;
-    *)
-        complain "$object" "$(used "$object" 'getenv|secure_getenv|setenv|v?printf|puts|putchar|perror|stdout|stderr|exit|_exit|_Exit|abort|setlocale|signal|sigaction')" \
-            'belongs to cli/'
-        ;;
-    esac
-done
-exit $status
+# shellcheck disable=SC2086  # object files have no blanks in their names
+nm -A -g $objects | awk '
+    function is_one_of(name, words) { return name ~ ("^(" words ")$") }
+    function complain(why) { print file ": " name ": " why; bad = 1 }
+    BEGIN {
+        banned = "v?sprintf|stpcpy|strcpy|strcat|strtok|gets|ato[ifl]|atoll|rand|srand|system|tmpnam|mktemp|alloca"
+        heap = "malloc|calloc|realloc|reallocarray|free|aligned_alloc|posix_memalign|memalign|strdup|strndup|v?asprintf|getline|getdelim"
+        output = "getenv|secure_getenv|setenv|v?printf|puts|putchar|perror|stdout|setlocale|signal|sigaction"
+        ending = "stderr|exit|_exit|_Exit|abort"
+    }
+    {
+        # CMakeFiles/dure_base.dir/src/base/mem.c.o:0000000000000000 T du_alloc
+        file = $1
+        sub(/:[^:]*$/, "", file)
+        sub(/.*\.dir\//, "", file)
+        kind = $(NF - 1)
+        name = $NF
+    }
+    kind == "U" || kind == "w" {
+        sub(/@.*/, "", name)
+        sub(/^__isoc99_/, "", name)
+        if (name ~ /^__.*_chk$/) { sub(/^__/, "", name); sub(/_chk$/, "", name) }
+        cli = file ~ /^src\/cli\//
+        if (is_one_of(name, banned)) complain("banned (src/base/poison.h)")
+        if (is_one_of(name, heap) && file != "src/base/mem.c.o") complain("the heap is reached through base/mem.h")
+        if (is_one_of(name, output) && !cli) complain("belongs to cli/")
+        if (is_one_of(name, ending) && !cli && file != "src/base/err.c.o") complain("belongs to cli/")
+        next
+    }
+    {
+        form = "^du_"
+        if (file ~ /^src\/api\//) form = "^(dure_|du_api_)"
+        if (file ~ /^src\/cli\//) form = "^du_cli_"
+        if (file == "src/cli/main.c.o" && name == "main") next
+        if (name !~ form) complain("a global name outside " form)
+    }
+    END { exit bad }'
