@@ -9,6 +9,8 @@
     X(chat)                                                                                        \
     X(inspect)                                                                                     \
     X(bench)                                                                                       \
+    X(convert)                                                                                     \
+    X(quantize)                                                                                    \
     X(imatrix)                                                                                     \
     X(perplexity)                                                                                  \
     X(logits)                                                                                      \

@@ -1,0 +1,308 @@
+/* A container holds more than weights: the tokenizer, chat templates, how to sample. From GGUF to
+ * GGUF the other keys are copied as they are, from directory to directory the other files; between
+ * the two the tokenizer is written in the other's form.
+ *
+ * A directory gets config.json last: with it, it is a model. */
+#include "cli/transfer.h"
+
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "cli/interrupt.h"
+#include "text/tokenizer_write.h"
+
+enum { QUANTIZATION_VERSION = 2 }; /* of the block layouts, as GGUF files state it */
+
+typedef struct {
+    const du_cli_transfer *t;
+    du_cli_progress bar;
+} job;
+
+static du_dtype choose(void *user, const du_out_tensor *out) {
+    const du_cli_transfer *t = ((const job *)user)->t;
+    return t->choose ? t->choose((void *)(uintptr_t)t->choose_user, out)
+                     : du_choose_keep(NULL, out);
+}
+
+static const float *importance(void *user, const du_out_tensor *out, int64_t i_matrix) {
+    const du_cli_transfer *t = ((const job *)user)->t;
+    return t->importance((void *)(uintptr_t)t->importance_user, out, i_matrix);
+}
+
+static bool progress(void *user, int64_t bytes_done, int64_t bytes_all) {
+    job *j = user;
+    j->bar.total = bytes_all;
+    du_cli_progress_set(&j->bar, bytes_done);
+    return du_cli_interrupted();
+}
+
+json_t *du_cli_json_types(const du_convert_stats *stats) {
+    json_t *types = json_object();
+    for (int i = 0; i < DU_DTYPE_COUNT; i++) {
+        if (stats->bytes_of[i] > 0) {
+            json_object_set_new(types, du_dtype_get((du_dtype)i)->name,
+                                json_integer(stats->bytes_of[i]));
+        }
+    }
+    return types;
+}
+
+bool du_cli_is_gguf_name(const char *path) {
+    return du_sv_ends(du_sv_of(path), ".gguf");
+}
+
+/* Keys that the conversion writes itself, or that described the source file. */
+static bool is_own_key(const char *key, const char *arch) {
+    static const char *const names[] = {"general.architecture", "general.file_type",
+                                        "general.quantization_version", "general.alignment"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(key, names[i]) == 0) {
+            return true;
+        }
+    }
+    size_t n = strlen(arch);
+    return strncmp(key, "split.", 6) == 0 || (strncmp(key, arch, n) == 0 && key[n] == '.');
+}
+
+static void copy_keys(du_gguf_writer *w, const du_gguf *g, const char *arch) {
+    for (int64_t i = 0; i < du_gguf_n_keys(g); i++) {
+        const du_gguf_kv *kv = du_gguf_key(g, i);
+        if (!is_own_key(kv->name, arch)) {
+            du_gguf_put_kv(w, kv);
+        }
+    }
+}
+
+/* The default template under its key, the others under theirs, and the list of their names. */
+static du_err put_templates(du_gguf_writer *w, const du_hf *hf, du_diag *diag) {
+    int64_t n = du_hf_n_templates(hf), n_named = 0;
+    du_sv *names = du_alloc_array((size_t)n, sizeof *names);
+    if (!names) {
+        return du_fail_nomem(diag, "the chat templates");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const char *name = du_hf_template_name(hf, i);
+        char key[256] = "tokenizer.chat_template";
+        if (strcmp(name, "default") != 0 && n > 1) {
+            snprintf(key, sizeof key, "tokenizer.chat_template.%s", name);
+            names[n_named++] = du_sv_of(name);
+        }
+        du_gguf_put_str(w, key, du_sv_of(du_hf_template(hf, i)));
+    }
+    if (n_named > 0) {
+        du_gguf_put_strs(w, "tokenizer.chat_templates", names, n_named);
+    }
+    du_free(names);
+    return DU_OK;
+}
+
+/* The last part of a path, without a slash at the end. */
+static du_sv last_part(const char *path) {
+    du_sv part = du_sv_of(path);
+    while (part.len > 1 && part.s[part.len - 1] == '/') {
+        part.len--;
+    }
+    const char *slash = memrchr(part.s, '/', part.len - 1);
+    return slash ? (du_sv){slash + 1, part.len - (size_t)(slash + 1 - part.s)} : part;
+}
+
+static void put_id(du_gguf_writer *w, const char *key, int32_t id) {
+    if (id >= 0) {
+        du_gguf_put_u32(w, key, (uint32_t)id);
+    }
+}
+
+/* The keys tokenizer.ggml.* (text/tokenizer_gguf.c says what they mean). */
+static du_err put_tokenizer(du_gguf_writer *w, const du_tokenizer *tok, int64_t n_vocab,
+                            du_diag *diag) {
+    du_tokenizer_tables t;
+    du_err err = du_tokenizer_tables_make(&t, tok, n_vocab, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    const du_tokenizer_info *info = du_tokenizer_get_info(tok);
+    du_gguf_put_str(w, "tokenizer.ggml.model", du_sv_of(t.model));
+    du_gguf_put_str(w, "tokenizer.ggml.pre", du_sv_of(t.pre));
+    du_gguf_put_strs(w, "tokenizer.ggml.tokens", t.tokens, t.n_tokens);
+    du_gguf_put_array(w, "tokenizer.ggml.token_type", DU_GGUF_I32, t.types, t.n_tokens);
+    if (t.scores) {
+        du_gguf_put_array(w, "tokenizer.ggml.scores", DU_GGUF_F32, t.scores, t.n_tokens);
+        du_gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", info->add_space_prefix);
+    } else {
+        du_gguf_put_strs(w, "tokenizer.ggml.merges", t.merges, t.n_merges);
+    }
+    put_id(w, "tokenizer.ggml.bos_token_id", info->bos);
+    put_id(w, "tokenizer.ggml.eos_token_id", info->eos);
+    put_id(w, "tokenizer.ggml.eot_token_id", info->eot);
+    put_id(w, "tokenizer.ggml.eom_token_id", info->eom);
+    put_id(w, "tokenizer.ggml.unknown_token_id", info->unk);
+    put_id(w, "tokenizer.ggml.padding_token_id", info->pad);
+    put_id(w, "tokenizer.ggml.fim_pre_token_id", info->fim_prefix);
+    put_id(w, "tokenizer.ggml.fim_suf_token_id", info->fim_suffix);
+    put_id(w, "tokenizer.ggml.fim_mid_token_id", info->fim_middle);
+    du_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", info->add_bos);
+    du_gguf_put_bool(w, "tokenizer.ggml.add_eos_token", info->add_eos);
+    if (t.lost) {
+        du_cli_note("GGUF has no key for %s of the tokenizer: it is left out", t.lost);
+    }
+    du_tokenizer_tables_done(&t);
+    return DU_OK;
+}
+
+static du_err describe_hf(du_gguf_writer *w, const du_model *model, const du_hf *hf,
+                          du_diag *diag) {
+    du_gguf_put_str(w, "general.type", du_sv_of("model"));
+    du_gguf_put_str(w, "general.name", last_part(du_hf_dir(hf)));
+    du_tokenizer *tok;
+    du_err err = du_tokenizer_from_dir(&tok, du_hf_dir(hf), diag);
+    if (err == DU_OK) {
+        err = put_tokenizer(w, tok, model->hp.n_vocab, diag);
+        du_tokenizer_free(tok);
+    }
+    return err ? err : put_templates(w, hf, diag);
+}
+
+static du_err to_gguf(const du_cli_transfer *t, const du_convert_params *params,
+                      du_convert_stats *stats, du_diag *diag) {
+    const du_gguf *g = du_weights_gguf(t->model->files);
+    du_gguf_writer *w;
+    du_err err = du_gguf_writer_new(&w, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    if (g) {
+        copy_keys(w, g, t->model->arch->name);
+    } else {
+        err = describe_hf(w, t->model, du_weights_hf(t->model->files), diag);
+    }
+    if (t->file_type >= 0) {
+        du_gguf_put_u32(w, "general.file_type", (uint32_t)t->file_type);
+    }
+    du_gguf_put_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
+    err = err ? err : du_convert_gguf(t->model, w, t->output, params, stats, diag);
+    du_gguf_writer_close(w);
+    return err;
+}
+
+static du_err write_file(const char *dir, const char *name, const void *bytes, size_t n,
+                         du_diag *diag) {
+    char *path = du_path_join(dir, name);
+    du_writer *w = NULL;
+    du_err err = path ? du_writer_open(&w, path, diag) : du_fail_nomem(diag, "the name of a file");
+    if (err == DU_OK) {
+        du_write(w, bytes, n);
+        err = du_writer_commit(w, diag);
+        du_writer_close(w);
+    }
+    du_free(path);
+    return err;
+}
+
+/* A file that need not be there. */
+static du_err copy_file(const char *from, const char *to, const char *name, du_diag *diag) {
+    char *path = du_path_join(from, name);
+    du_map map;
+    du_err err = path ? DU_OK : du_fail_nomem(diag, name);
+    if (path && du_file_exists(path)) {
+        err = du_map_open(&map, path, diag);
+        if (err == DU_OK) {
+            err = write_file(to, name, map.data, map.len, diag);
+            du_map_close(&map);
+        }
+    }
+    du_free(path);
+    return err;
+}
+
+static du_err copy_files(const char *from, const char *to, du_diag *diag) {
+    static const char *const names[] = {"tokenizer.json",        "tokenizer_config.json",
+                                        "tokenizer.model",       "special_tokens_map.json",
+                                        "chat_template.jinja",   "chat_template.json",
+                                        "generation_config.json"};
+    du_err err = DU_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && err == DU_OK; i++) {
+        err = copy_file(from, to, names[i], diag);
+    }
+    return err;
+}
+
+static du_err write_json(const char *dir, const char *name, const json_t *value, du_diag *diag) {
+    char *path = du_path_join(dir, name);
+    du_err err = path ? du_json_save(value, path, diag) : du_fail_nomem(diag, name);
+    du_free(path);
+    return err;
+}
+
+/* tokenizer.json, tokenizer_config.json and chat_template.jinja out of a GGUF file's keys. ids: an
+ * object that gets the end tokens, for config.json. */
+static du_err write_tokenizer(const du_gguf *g, const char *dir, json_t *ids, du_diag *diag) {
+    du_tokenizer *tok;
+    du_err err = du_tokenizer_from_gguf(&tok, g, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    const du_tokenizer_info *info = du_tokenizer_get_info(tok);
+    if (info->bos >= 0) {
+        json_object_set_new(ids, "bos_token_id", json_integer(info->bos));
+    }
+    if (info->eos >= 0) {
+        json_object_set_new(ids, "eos_token_id", json_integer(info->eos));
+    }
+    json_t *json = NULL, *config = NULL;
+    err = du_tokenizer_to_json(tok, &json, diag);
+    err = err ? err : du_tokenizer_config_to_json(tok, &config, diag);
+    du_tokenizer_free(tok);
+    err = err ? err : write_json(dir, "tokenizer.json", json, diag);
+    err = err ? err : write_json(dir, "tokenizer_config.json", config, diag);
+    json_decref(json);
+    json_decref(config);
+    du_sv text = {NULL, 0};
+    err = err ? err : du_gguf_get_str(g, "tokenizer.chat_template", &text, diag);
+    return !err && text.s ? write_file(dir, "chat_template.jinja", text.s, text.len, diag) : err;
+}
+
+static du_err to_hf(const du_cli_transfer *t, const du_convert_params *params,
+                    du_convert_stats *stats, du_diag *diag) {
+    const du_gguf *g = du_weights_gguf(t->model->files);
+    const du_hf *hf = du_weights_hf(t->model->files);
+    json_t *ids = json_object();
+    du_err err = ids ? du_dir_make(t->output, diag) : du_fail_nomem(diag, "config.json");
+    if (err == DU_OK) {
+        err = g ? write_tokenizer(g, t->output, ids, diag)
+                : copy_files(du_hf_dir(hf), t->output, diag);
+    }
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    for (size_t i = 0; hf && i < sizeof keys / sizeof *keys; i++) {
+        json_t *value = json_object_get(du_hf_config(hf), keys[i]);
+        if (value) {
+            json_object_set(ids, keys[i], value);
+        }
+    }
+    err = err ? err : du_convert_hf(t->model, t->output, ids, params, stats, diag);
+    json_decref(ids);
+    return err;
+}
+
+du_err du_cli_transfer_run(const du_cli_transfer *t, du_convert_stats *stats, du_diag *diag) {
+    job j = {.t = t, .bar = du_cli_progress_start(t->label, 0)};
+    du_pool *pool = NULL;
+    du_err err =
+        du_pool_new(&pool, t->n_threads > 0 ? t->n_threads : du_cpu_n_cores(), false, diag);
+    if (err == DU_OK) {
+        du_convert_params params = {.choose = choose,
+                                    .importance = t->importance ? importance : NULL,
+                                    .progress = progress,
+                                    .pool = pool,
+                                    .user = &j};
+        du_cli_interrupt_catch(true);
+        err = du_cli_is_gguf_name(t->output) ? to_gguf(t, &params, stats, diag)
+                                             : to_hf(t, &params, stats, diag);
+        du_cli_interrupt_catch(false);
+        du_cli_progress_end(&j.bar);
+    }
+    du_pool_free(pool);
+    return err;
+}
