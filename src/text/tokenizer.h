@@ -96,7 +96,8 @@ enum {
     DU_ENCODE_SPECIAL = 1 /* control tokens in the text are tokens, not letters (templates) */
 };
 
-/* Appends the ids of text to out; no BOS, no EOS.
+/* Appends the ids of text to out; no BOS, no EOS. Added tokens are found first: the leftmost, of
+ * several there the longest.
  * Returns DU_OK, DU_ENOMEM, DU_ELIMIT (a regular expression gave up, or more than 1 GiB of text);
  * on failure out is as it was. */
 DU_NODISCARD
