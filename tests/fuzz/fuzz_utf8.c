@@ -40,8 +40,11 @@ static void check_replacement(const char *s, size_t len) {
     du_str_done(&again);
 }
 
-/* utf8proc's own way, for valid text. */
+/* utf8proc's own way, for valid text without the vowel that its older versions lose. */
 static void check_against_utf8proc(const char *s, size_t len, du_sv got) {
+    if (du_sv_find((du_sv){s, len}, du_sv_of("\u11a7"), 0) >= 0) {
+        return;
+    }
     utf8proc_uint8_t *want = NULL;
     utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)len, &want,
                                       UTF8PROC_STABLE | UTF8PROC_COMPOSE);

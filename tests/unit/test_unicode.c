@@ -90,7 +90,8 @@ static void form_c_composes_and_orders(void **state) {
     nfc_is("e\u0301", "é");
     nfc_is("xe\u0301y e\u0301", "xéy é");
     nfc_is("\u1112\u1161\u11ab\u1100\u1173\u11af", "한글");
-    nfc_is("\uac00\u11a8", "\uac01"); /* a syllable and a final */
+    nfc_is("\uac00\u11a8", "\uac01");                   /* a syllable and a final */
+    nfc_is("\uca84\u11a7\u11a8", "\uca84\u11a7\u11a8"); /* a vowel between */
     nfc_is("\u212b \u2126 \u212a", "\u00c5 \u03a9 K");
     nfc_is("a\u0315\u0300\u05ae"
            "b",
