@@ -14,11 +14,14 @@ struct du_chat {
 static bool opens_thinking(const du_chat *chat) {
     du_str prompt = {0};
     json_t *messages = json_pack("[{ss, ss}]", "role", "user", "content", "?");
-    du_chat_input input = {.messages = messages, .add_generation_prompt = true, .now_s = 1};
-    bool opens = messages && du_chat_render(chat, &input, &prompt, NULL) == DU_OK &&
+    json_t *tokens = json_pack("{ss, ss}", "bos_token", "", "eos_token", "");
+    du_chat_input input = {
+        .messages = messages, .vars = tokens, .add_generation_prompt = true, .now_s = 1};
+    bool opens = messages && tokens && du_chat_render(chat, &input, &prompt, NULL) == DU_OK &&
                  du_reasoning_start_of(du_str_get(&prompt), prompt.len) == DU_REASONING_OPEN;
     du_str_done(&prompt);
     json_decref(messages);
+    json_decref(tokens);
     return opens;
 }
 

@@ -60,7 +60,16 @@ static du_err parse_source(du_jinja *t, du_sv src, du_diag *diag) {
     p->template = t;
     p->lex = (jlex){
         .src = src, .line = 1, .line_start = true, .pool = &t->pool, .name = t->name, .diag = diag};
-    du_err err = du_jinja_parse_template(p) ? du_jinja_resolve_scopes(t, diag) : p->err;
+    int32_t line;
+    du_err err;
+    if (!du_jinja_parse_template(p)) {
+        err = p->err;
+    } else if (du_jinja_too_deep(&t->body, &line)) {
+        err = du_fail(diag, DU_ELIMIT, "%s: line %d: nested more than %d levels deep", t->name,
+                      line, J_TREE_MAX);
+    } else {
+        err = du_jinja_resolve_scopes(t, diag);
+    }
     du_free(p);
     return err;
 }
@@ -94,6 +103,8 @@ bool du_jinja_reads(const du_jinja *t, const char *name) {
 
 /* ---- JSON ---------------------------------------------------------------------------------- */
 
+static bool value_from_json(jrun *run, const json_t *json, int depth, jvalue *out);
+
 static bool object_from_json(jrun *run, const json_t *json, int depth, jvalue *out) {
     jdict *d;
     const char *key;
@@ -107,7 +118,7 @@ static bool object_from_json(jrun *run, const json_t *json, int depth, jvalue *o
         key = json_object_iter_key(it);
         value = json_object_iter_value(it);
         if (!du_jinja_str_borrow(run, key, json_object_iter_key_len(it), false, &k) ||
-            !du_jinja_from_json(run, value, depth + 1, &v) || !du_jinja_dict_append(run, d, k, v)) {
+            !value_from_json(run, value, depth + 1, &v) || !du_jinja_dict_append(run, d, k, v)) {
             return false;
         }
     }
@@ -122,14 +133,14 @@ static bool array_from_json(jrun *run, const json_t *json, int depth, jvalue *ou
         return false;
     }
     for (size_t i = 0; i < n; i++) {
-        if (!du_jinja_from_json(run, json_array_get(json, i), depth + 1, &items[i])) {
+        if (!value_from_json(run, json_array_get(json, i), depth + 1, &items[i])) {
             return false;
         }
     }
     return true;
 }
 
-bool du_jinja_from_json(jrun *run, const json_t *json, int depth, jvalue *out) {
+static bool value_from_json(jrun *run, const json_t *json, int depth, jvalue *out) {
     if (depth > J_VALUE_DEPTH) {
         return du_jinja_fail(run, DU_ELIMIT, "a variable is nested more than %d levels deep",
                              J_VALUE_DEPTH);
@@ -165,7 +176,7 @@ static bool render(jrun *run, const json_t *vars) {
     if (!vars) {
         return du_jinja_dict_new(run, 0, &run->vars) && du_jinja_render_body(run);
     }
-    if (!du_jinja_from_json(run, vars, 0, &given)) {
+    if (!value_from_json(run, vars, 0, &given)) {
         return false;
     }
     run->vars = given.dict;

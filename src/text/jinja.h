@@ -4,7 +4,8 @@
  * loop controls) with the additions of Hugging Face: tojson that keeps non-ASCII text,
  * raise_exception, strftime_now, the generation block. Not there, and a named error: template
  * inheritance and inclusion (one text is the whole template), autoescape, whatever is random
- * (random, lipsum), HTML helpers (urlize, xmlattr, striptags), integers beyond 64 bits.
+ * (random, lipsum), HTML helpers (urlize, xmlattr, striptags), pprint, wordwrap, integers beyond 64
+ * bits.
  *
  * A template is text from outside: parsing is bounded by its size and nesting, rendering by steps,
  * memory, depth and output. */
@@ -44,8 +45,9 @@ void du_jinja_free(du_jinja *template);
  * vars     JSON object of the template's variables, borrowed; NULL: none
  * options  may be NULL
  * out      as it was on failure
- * Returns DU_OK; DU_EINVAL when the template called raise_exception (the message is its text) or an
- * operation does not suit its values; DU_EUNSUPPORTED, DU_ELIMIT, DU_ENOMEM. */
+ * Returns DU_OK; DU_EINVAL when the template called raise_exception (the message is its text alone);
+ * DU_EFORMAT when an operation does not suit its values, DU_EUNSUPPORTED, DU_ELIMIT (these name the
+ * line); DU_ENOMEM. */
 DU_NODISCARD
 du_err du_jinja_render(const du_jinja *template, const json_t *vars,
                        const du_jinja_options *options, du_str *out, du_diag *diag);

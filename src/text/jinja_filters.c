@@ -154,11 +154,17 @@ static bool f_truncate(jrun *run, jvalue self, const jcall *call, jvalue *out) {
         (call->p[3].type != J_NONE && !opt_int(run, "truncate", call->p[3], &leeway))) {
         return false;
     }
-    if (self.type != J_STR || end.type != J_STR || length < (int64_t)end.s->n_chars || leeway < 0) {
+    int64_t n;
+    if (!du_jinja_length(run, self, &n)) {
+        return false;
+    }
+    bool fits = n >= 0 && leeway >= 0 && n - leeway <= length;
+    if (end.type != J_STR || length < (int64_t)end.s->n_chars || leeway < 0 ||
+        (!fits && self.type != J_STR)) {
         return du_jinja_fail(run, DU_EFORMAT,
                              "truncate takes a text, a length of at least its end, a leeway >= 0");
     }
-    if (leeway >= (int64_t)self.s->n_chars || (int64_t)self.s->n_chars - leeway <= length) {
+    if (fits) {
         *out = self;
         return true;
     }

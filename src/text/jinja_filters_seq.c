@@ -336,6 +336,9 @@ bool du_jinja_f_last(jrun *run, jvalue self, const jcall *call, jvalue *out) {
     if (self.type == J_ITER) {
         return du_jinja_fail(run, DU_EFORMAT, "last needs a sequence, make a list first");
     }
+    if (self.type == J_STR && self.s->len) {
+        return du_jinja_getitem(run, self, j_int(-1), out);
+    }
     if (!du_jinja_to_list(run, self, J_LIST, &list)) {
         return false;
     }

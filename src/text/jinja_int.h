@@ -28,6 +28,7 @@
 
 enum {
     J_NEST_MAX = 200,   /* nested blocks and brackets of a template */
+    J_TREE_MAX = 1000,  /* levels of a template's tree */
     J_DEPTH_MAX = 1000, /* evaluations in progress at once */
     J_FLOAT_STEPS = 16, /* what printing a float costs more than another value */
     J_VALUE_DEPTH = 300 /* nested lists in one value, for everything that recurses into values */
@@ -494,6 +495,10 @@ void du_jinja_parse_error(jparser *p, du_err code, int32_t line, const char *fmt
     DU_PRINTF(4, 5);
 void du_jinja_parse_nomem(jparser *p);
 
+/* Whether the tree is deeper than what walks through it by recursion may stand: brackets count
+ * while they are open, but chains (a+b+c) around brackets around chains make more levels than
+ * brackets. */
+bool du_jinja_too_deep(const jnodes *body, int32_t *line);
 /* Gives every name its slot. */
 du_err du_jinja_resolve_scopes(du_jinja *t, du_diag *diag);
 /* Calls visit on each child of a node, in the order they stand; false when a visit returned it. */
@@ -614,7 +619,6 @@ bool du_jinja_truth(jrun *run, jvalue v, bool *out);
 bool du_jinja_equal(jrun *run, jvalue a, jvalue b, bool *out);
 bool du_jinja_compare(jrun *run, jop op, jvalue a, jvalue b, bool *out);
 bool du_jinja_length(jrun *run, jvalue v, int64_t *out); /* -1: it has none */
-bool du_jinja_from_json(jrun *run, const json_t *json, int depth, jvalue *out);
 
 /* Strings */
 bool du_jinja_str_copy(jrun *run, const char *s, size_t len, jvalue *out);

@@ -50,6 +50,7 @@ static bool next_of_list(jrun *run, jiter *it, jvalue *out, bool *more) {
     return true;
 }
 
+/* Characters are plain text, also those of markup. */
 static bool next_of_str(jrun *run, jiter *it, jvalue *out, bool *more) {
     const jstr *s = it->src.s;
     size_t at = (size_t)it->pos, n;
@@ -59,7 +60,7 @@ static bool next_of_str(jrun *run, jiter *it, jvalue *out, bool *more) {
     }
     du_jinja_char_get(s->s + at, &n);
     it->pos += (int64_t)n;
-    return du_jinja_str_sub(run, s, at, n, out);
+    return du_jinja_str_borrow(run, s->s + at, n, false, out);
 }
 
 static bool next_of_range(jrun *run, jiter *it, jvalue *out, bool *more) {

@@ -203,7 +203,8 @@ bool du_jinja_percent(jrun *run, const jstr *format, jvalue args, jvalue *out) {
         at = next + (next < end);
         ok = next == end || percent_field(&p, &buf, &at, end);
     }
-    bool mapping = args.type != J_TUPLE && args.type != J_STR && du_jinja_iterable(args);
+    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_RANGE ||
+                   args.type == J_UNDEFINED; /* what has items by key may be left unused */
     if (ok && !mapping && p.used < (args.type == J_TUPLE ? args.list->n : 1)) {
         ok = du_jinja_fail(run, DU_EFORMAT, "%% has more values than fields");
     }

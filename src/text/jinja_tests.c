@@ -25,9 +25,24 @@ TEST(sequence, self.type == J_STR || self.type == J_LIST || self.type == J_TUPLE
                    self.type == J_DICT || self.type == J_RANGE || self.type == J_UNDEFINED)
 TEST(callable, self.type == J_FUNC || self.type == J_MACRO || self.type == J_LOOP ||
                    self.type == J_JOINER || self.type == J_UNDEFINED)
-TEST(filter, self.type == J_STR && du_jinja_filter_find(j_view(self.s)))
-TEST(test, self.type == J_STR && du_jinja_test_find(j_view(self.s)))
 #undef TEST
+
+/* Whether a table has the name. */
+static bool is_known(jrun *run, jvalue self, const jbuiltin *(*find)(du_sv name), jvalue *out) {
+    *out = j_bool(self.type == J_STR && find(j_view(self.s)));
+    return du_jinja_hashable(self) ||
+           du_jinja_fail(run, DU_EFORMAT, "%s is no name", du_jinja_type_name(self));
+}
+
+static bool t_filter(jrun *run, jvalue self, const jcall *call, jvalue *out) {
+    (void)call;
+    return is_known(run, self, du_jinja_filter_find, out);
+}
+
+static bool t_test(jrun *run, jvalue self, const jcall *call, jvalue *out) {
+    (void)call;
+    return is_known(run, self, du_jinja_test_find, out);
+}
 
 /* self % divisor == rest */
 static bool rest_is(jrun *run, jvalue self, jvalue divisor, int64_t rest, jvalue *out) {

@@ -90,6 +90,29 @@ bool du_jinja_each_child(jnode *node, bool (*visit)(void *data, jnode *child), v
     return true;
 }
 
+typedef struct {
+    int depth;
+    int32_t line; /* where it got too deep, 0: nowhere */
+} measure;
+
+static bool measure_node(void *data, jnode *node) {
+    measure *m = data;
+    if (++m->depth > J_TREE_MAX) {
+        m->line = node->line;
+        return false;
+    }
+    bool ok = du_jinja_each_child(node, measure_node, m);
+    m->depth--;
+    return ok;
+}
+
+bool du_jinja_too_deep(const jnodes *body, int32_t *line) {
+    measure m = {0};
+    bool deep = !each(body, measure_node, &m);
+    *line = m.line;
+    return deep;
+}
+
 jnode *du_jinja_copy_target(jparser *p, const jnode *target) {
     jnode *copy = du_jinja_node_new(p, target->type, target->line);
     if (!copy) {

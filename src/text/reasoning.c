@@ -1,3 +1,6 @@
+/* A state machine over the text that is not decided yet: each step gives out its decided beginning,
+ * or waits for more. What is waited for is only what may still become a tag, and white space that a
+ * tag behind it would swallow. */
 #include "text/reasoning.h"
 
 /* What the undecided text is looked at for. */

@@ -257,6 +257,22 @@ static void deep_nesting_is_refused(void **state) {
         assert_null(t);
         du_str_done(&text);
     }
+    du_str towers = {0}; /* each bracket within bounds, each chain too, but not the tree */
+    du_str_add_s(&towers, "{% for i in l %}{{ ");
+    for (int k = 0; k < 90; k++) {
+        du_str_add_c(&towers, '(');
+    }
+    du_str_add_c(&towers, '1');
+    for (int k = 0; k < 90; k++) {
+        for (int n = 0; n < 90; n++) {
+            du_str_add_s(&towers, "+1");
+        }
+        du_str_add_c(&towers, ')');
+    }
+    du_str_add_s(&towers, " }}{% endfor %}");
+    assert_error(du_str_get(&towers), DU_ELIMIT, "line 1: nested more than");
+    du_str_done(&towers);
+
     du_str flat = {0}; /* what is long but not deep is fine */
     for (int k = 0; k < 20000; k++) {
         du_str_add_s(&flat, "{% if x %}{{ x ~ 'a' ~ 'b' }}{% endif %}");
