@@ -45,9 +45,9 @@ void du_jinja_free(du_jinja *template);
  * vars     JSON object of the template's variables, borrowed; NULL: none
  * options  may be NULL
  * out      as it was on failure
- * Returns DU_OK; DU_EINVAL when the template called raise_exception (the message is its text alone);
- * DU_EFORMAT when an operation does not suit its values, DU_EUNSUPPORTED, DU_ELIMIT (these name the
- * line); DU_ENOMEM. */
+ * Returns DU_OK; DU_EINVAL when the template called raise_exception (the message is its text
+ * alone); DU_EFORMAT when an operation does not suit its values, DU_EUNSUPPORTED, DU_ELIMIT (these
+ * name the line); DU_ENOMEM. */
 DU_NODISCARD
 du_err du_jinja_render(const du_jinja *template, const json_t *vars,
                        const du_jinja_options *options, du_str *out, du_diag *diag);

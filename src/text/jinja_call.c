@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "text/jinja_int.h"
+#include "text/jinja_text.h"
 #include "text/unicode.h"
 
 /* ---- parameters ---------------------------------------------------------------------------- */
@@ -257,8 +258,11 @@ static bool call_raise(jrun *run, jvalue self, const jcall *call, jvalue *out) {
     if (!du_jinja_to_str(run, call->p[0], &text)) {
         return false;
     }
-    run->err = du_fail(run->diag, DU_EINVAL, "%.*s", (int)(text.s->len < 400 ? text.s->len : 400),
-                       text.s->s);
+    char message[400];
+    snprintf(message, sizeof message, "%.*s", (int)(text.s->len < 400 ? text.s->len : 400),
+             text.s->s);
+    du_jinja_mend(message);
+    run->err = du_fail(run->diag, DU_EINVAL, "%s", message);
     return false;
 }
 

@@ -2,9 +2,10 @@
  *
  * Every evaluation counts one step and one level of depth, so that hostile templates end; the line
  * of the node in progress is kept for messages. */
-#include "text/jinja_int.h"
-
 #include <stdarg.h>
+
+#include "text/jinja_int.h"
+#include "text/jinja_text.h"
 
 bool du_jinja_fail(jrun *run, du_err code, const char *fmt, ...) {
     char text[400];
@@ -12,6 +13,7 @@ bool du_jinja_fail(jrun *run, du_err code, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    du_jinja_mend(text);
     run->err = du_fail(run->diag, code, "%s: line %d: %s", run->template->name, run->line, text);
     return false;
 }

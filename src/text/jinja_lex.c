@@ -32,6 +32,7 @@ static jtoken fail_lex(jlex *lex, du_err code, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    du_jinja_mend(text);
     if (lex->err == DU_OK) {
         lex->err = du_fail_at(lex->diag, code, (int64_t)lex->pos, "%s: line %d: %s", lex->name,
                               line_at(lex, lex->pos), text);

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 
 #include "text/jinja_int.h"
+#include "text/jinja_text.h"
 
 /* ---- tools --------------------------------------------------------------------------------- */
 
@@ -16,6 +17,7 @@ void du_jinja_parse_error(jparser *p, du_err code, int32_t line, const char *fmt
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    du_jinja_mend(text);
     if (p->err == DU_OK && p->lex.err != DU_OK) {
         p->err = p->lex.err;
     }

@@ -17,6 +17,7 @@
  * Here each name of a scope gets a slot in the activation of its function; names[] holds for each
  * name the innermost binding while the tree is walked. */
 #include "text/jinja_int.h"
+#include "text/jinja_text.h"
 
 typedef struct function {
     struct function *outer;
@@ -55,9 +56,13 @@ typedef struct {
 } walker;
 
 static bool fail_scope(walker *w, du_err code, int32_t line, const char *what, const jstr *name) {
+    char shown[61] = "";
+    if (name) {
+        snprintf(shown, sizeof shown, "%.*s", (int)(name->len < 60 ? name->len : 60), name->s);
+        du_jinja_mend(shown);
+    }
     if (w->err == DU_OK) {
-        w->err = du_fail(w->diag, code, "%s: line %d: %s%.*s", w->t->name, line, what,
-                         name ? (int)(name->len < 60 ? name->len : 60) : 0, name ? name->s : "");
+        w->err = du_fail(w->diag, code, "%s: line %d: %s%s", w->t->name, line, what, shown);
     }
     return false;
 }

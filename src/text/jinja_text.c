@@ -38,6 +38,13 @@ int32_t du_jinja_char_before(const char *s, size_t at, size_t *n_bytes) {
     return du_jinja_char_get(s + at, n_bytes);
 }
 
+void du_jinja_mend(char *message) {
+    size_t len = strlen(message);
+    for (size_t at; (at = du_utf8_valid(message, len)) < len;) {
+        message[at] = '?';
+    }
+}
+
 /* ---- classes ------------------------------------------------------------------------------- */
 
 static utf8proc_category_t category(int32_t c) {

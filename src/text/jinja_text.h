@@ -19,6 +19,9 @@ int32_t du_jinja_char_get(const char *s, size_t *n_bytes);
 /* The code point that ends before s[at]; at > 0. */
 int32_t du_jinja_char_before(const char *s, size_t at, size_t *n_bytes);
 
+/* Puts ? where a message holds half a character, cut off by its length. */
+void du_jinja_mend(char *message);
+
 bool du_jinja_is_space(int32_t c);     /* str.isspace */
 bool du_jinja_is_word(int32_t c);      /* \w of the lexer: letters, digits, marks, _ */
 bool du_jinja_is_line_end(int32_t c);  /* where str.splitlines cuts (and \r\n) */

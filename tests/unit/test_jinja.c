@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "text/jinja.h"
+#include "text/unicode.h"
 
 static const char vars_text[] =
     "{\"x\": 5, \"s\": \"두레 Dure\", \"l\": [3, 1, 2], \"d\": {\"a\": 1, \"b\": [1, 2]},"
@@ -197,6 +198,17 @@ static void raised_text_is_the_message(void **state) {
         DU_EINVAL);
     assert_string_equal(diag.msg, "Roles must alternate!");
     assert_int_equal(out.len, 0);
+    /* a long one is cut between characters */
+    du_diag_reset(&diag);
+    assert_int_equal(render("{{ raise_exception('a' ~ '레' * 400) }}", vars, NULL, &out, &diag),
+                     DU_EINVAL);
+    assert_int_equal(du_utf8_valid(diag.msg, strlen(diag.msg)), strlen(diag.msg));
+    assert_true(strlen(diag.msg) > 300);
+    du_diag_reset(&diag);
+    assert_int_equal(
+        render("{{ x | a레레레레레레레레레레레레레레레레레레레레레 }}", vars, NULL, &out, &diag),
+        DU_EFORMAT);
+    assert_int_equal(du_utf8_valid(diag.msg, strlen(diag.msg)), strlen(diag.msg));
     du_str_done(&out);
     json_decref(vars);
 }
