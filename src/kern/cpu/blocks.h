@@ -120,8 +120,10 @@ static inline void du_wblock_load_q2_k(du_wblock *w, const void *block) {
         w->scale[k] = b->scales[k] & 15;
         w->min[k] = b->scales[k] >> 4;
     }
-    for (int i = 0; i < 256; i++) {
-        w->q[i] = b->qs[32 * (i / 128) + i % 32] >> 2 * (i % 128 / 32) & 3;
+    for (int g = 0; g < 8; g++) {
+        for (int i = 0; i < 32; i++) {
+            w->q[32 * g + i] = b->qs[32 * (g / 4) + i] >> 2 * (g % 4) & 3;
+        }
     }
 }
 
@@ -133,10 +135,12 @@ static inline void du_wblock_load_q3_k(du_wblock *w, const void *block) {
     for (int k = 0; k < 16; k++) {
         w->scale[k] = scale[k];
     }
-    for (int i = 0; i < 256; i++) {
-        int low = b->qs[32 * (i / 128) + i % 32] >> 2 * (i % 128 / 32) & 3;
-        int high = b->hmask[i % 32] >> i / 32 & 1;
-        w->q[i] = (int8_t)(low + 4 * high - 4);
+    for (int g = 0; g < 8; g++) {
+        for (int i = 0; i < 32; i++) {
+            int low = b->qs[32 * (g / 4) + i] >> 2 * (g % 4) & 3;
+            int high = b->hmask[i] >> g & 1;
+            w->q[32 * g + i] = (int8_t)(low + 4 * high - 4);
+        }
     }
 }
 
@@ -155,8 +159,10 @@ static inline void du_wblock_load_q4_k(du_wblock *w, const void *block) {
     w->d = du_f32_of_f16(b->d);
     w->dmin = du_f32_of_f16(b->dmin);
     du_wblock_set_k4_scales(w, b->scales);
-    for (int i = 0; i < 256; i++) {
-        w->q[i] = b->qs[32 * (i / 64) + i % 32] >> 4 * (i / 32 % 2) & 15;
+    for (int g = 0; g < 8; g++) {
+        for (int i = 0; i < 32; i++) {
+            w->q[32 * g + i] = b->qs[32 * (g / 2) + i] >> 4 * (g % 2) & 15;
+        }
     }
 }
 
@@ -165,9 +171,11 @@ static inline void du_wblock_load_q5_k(du_wblock *w, const void *block) {
     w->d = du_f32_of_f16(b->d);
     w->dmin = du_f32_of_f16(b->dmin);
     du_wblock_set_k4_scales(w, b->scales);
-    for (int i = 0; i < 256; i++) {
-        int low = b->qs[32 * (i / 64) + i % 32] >> 4 * (i / 32 % 2) & 15;
-        w->q[i] = (int8_t)(low | (b->qh[i % 32] >> i / 32 & 1) << 4);
+    for (int g = 0; g < 8; g++) {
+        for (int i = 0; i < 32; i++) {
+            int low = b->qs[32 * (g / 2) + i] >> 4 * (g % 2) & 15;
+            w->q[32 * g + i] = (int8_t)(low | (b->qh[i] >> g & 1) << 4);
+        }
     }
 }
 
@@ -177,11 +185,12 @@ static inline void du_wblock_load_q6_k(du_wblock *w, const void *block) {
     for (int k = 0; k < 16; k++) {
         w->scale[k] = b->scales[k];
     }
-    for (int i = 0; i < 256; i++) {
-        int h = i / 128, r = i % 128;
-        int low = b->ql[64 * h + r % 64] >> 4 * (r / 64) & 15;
-        int high = b->qh[32 * h + r % 32] >> 2 * (r / 32) & 3;
-        w->q[i] = (int8_t)((low | high << 4) - 32);
+    for (int g = 0; g < 8; g++) {
+        const uint8_t *ql = b->ql + 64 * (g / 4) + 32 * (g % 2), *qh = b->qh + 32 * (g / 4);
+        for (int i = 0; i < 32; i++) {
+            int low = ql[i] >> 4 * (g % 4 / 2) & 15, high = qh[i] >> 2 * (g % 4) & 3;
+            w->q[32 * g + i] = (int8_t)((low | high << 4) - 32);
+        }
     }
 }
 

@@ -405,7 +405,7 @@ INLINE void add_phase(traits k, int B, const tile *b, tokens *x, int64_t t0, int
         q[i] = x->q[t0 + i] + c;
         UNROLL
         for (int m = 0; m < B; m++) {
-            acc[i][m] = x->acc[t0 + i][p][m];
+            acc[i][m] = c > 0 ? x->acc[t0 + i][p][m] : _mm512_setzero_ps();
         }
     }
     for (int64_t g = p; g < n_groups; g += 8) {
@@ -443,7 +443,6 @@ INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[3
     tile b[2];
     int n_block = n_r > 16 ? 2 : 1;
     int64_t n_filled = (n + N_QUAD - 1) / N_QUAD * N_QUAD;
-    memset(x->acc, 0, (size_t)n_filled * sizeof *x->acc);
     for (int64_t c = 0; c < cols; c += N_SUPER * 256) {
         int64_t n_groups = (cols - c) / 32 < 8 * N_SUPER ? (cols - c) / 32 : 8 * N_SUPER;
         for (int64_t g = 0; g < n_groups; g += 8) {
