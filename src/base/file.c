@@ -21,9 +21,10 @@ static du_err fail_errno(du_diag *diag, const char *path, const char *doing, int
     return du_fail(diag, err, "%s: cannot %s: %s", path, doing, strerror(code));
 }
 
-/* Opens for reading and checks that it is a regular file; the descriptor or -1. */
+/* Opens for reading and checks that it is a regular file; the descriptor or -1. Does not wait for
+ * the other end of a named pipe. */
 static int open_regular(const char *path, struct stat *st, du_err *err, du_diag *diag) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, st) != 0) {
         *err = fail_errno(diag, path, "open it", errno);
     } else if (!S_ISREG(st->st_mode)) {
@@ -117,6 +118,16 @@ du_err du_file_read(char **out, size_t *len, const char *path, size_t limit, du_
     return err;
 }
 
+du_err du_stream_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return fail_errno(diag, path, "open it", errno);
+    }
+    du_err err = du_fd_read(out, len, fd, path, limit, diag);
+    close(fd);
+    return err;
+}
+
 bool du_file_exists(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
@@ -206,34 +217,67 @@ void du_writer_remove_all_temporary(void) {
     }
 }
 
+/* Where the file will lie: behind a symbolic link its target, so that the link stays. *mode gets
+ * the permissions to give it: those of the file it replaces. path [PATH_BYTES] out. */
+static du_err find_target(char *path, mode_t *mode, const char *wanted, du_diag *diag) {
+    struct stat st;
+    *mode = 0;
+    if (*wanted == '\0') {
+        return du_fail(diag, DU_EINVAL, "an empty file name");
+    }
+    bool is_link = lstat(wanted, &st) == 0 && S_ISLNK(st.st_mode);
+    if (is_link && !realpath(wanted, path)) {
+        return fail_errno(diag, wanted, "follow the link", errno);
+    }
+    if (!is_link && snprintf(path, PATH_BYTES, "%s", wanted) >= PATH_BYTES) {
+        return du_fail(diag, DU_ELIMIT, "%s: the path is too long", wanted);
+    }
+    if (stat(path, &st) != 0) {
+        return DU_OK;
+    }
+    *mode = st.st_mode & 0777;
+    return S_ISREG(st.st_mode)
+               ? DU_OK
+               : du_fail(diag, DU_EEXIST, "%s: exists and is not a regular file", wanted);
+}
+
+/* Creates the temporary file beside the final name. */
+static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
+    char path[PATH_BYTES];
+    mode_t mode;
+    du_err err = find_target(path, &mode, wanted, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    w->path = du_strdup(path);
+    w->slot = take_slot();
+    if (!w->path || w->slot < 0) {
+        return w->path ? du_fail(diag, DU_ELIMIT, "%s: too many files are being written at once",
+                                 wanted)
+                       : du_fail_nomem(diag, wanted);
+    }
+    char *name = temporary[w->slot].path;
+    int n = snprintf(name, PATH_BYTES, "%s.tmp-%ld-%d", path, (long)getpid(), w->slot);
+    if (n < 0 || n >= PATH_BYTES) {
+        return du_fail(diag, DU_ELIMIT, "%s: the path is too long", wanted);
+    }
+    w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (w->fd < 0) {
+        return fail_errno(diag, wanted, "create it", errno);
+    }
+    atomic_store(&temporary[w->slot].ready, true);
+    return mode == 0 || fchmod(w->fd, mode) == 0 ? DU_OK
+                                                 : fail_errno(diag, wanted, "write it", errno);
+}
+
 du_err du_writer_open(du_writer **out, const char *path, du_diag *diag) {
     du_writer *w = du_alloc_zero(1, sizeof *w);
     if (!w) {
         return du_fail_nomem(diag, path);
     }
-    w->fd = -1;
-    w->slot = take_slot();
-    w->path = du_strdup(path);
+    w->fd = w->slot = -1;
     w->buffer = du_alloc(BUFFER_BYTES);
-    du_err err = DU_OK;
-    if (!w->path || !w->buffer) {
-        err = du_fail_nomem(diag, path);
-    } else if (w->slot < 0) {
-        err = du_fail(diag, DU_ELIMIT, "%s: too many files are being written at once", path);
-    } else {
-        char *name = temporary[w->slot].path;
-        int n = snprintf(name, PATH_BYTES, "%s.tmp-%ld-%d", path, (long)getpid(), w->slot);
-        if (n < 0 || n >= PATH_BYTES) {
-            err = du_fail(diag, DU_ELIMIT, "%s: the path is too long", path);
-        } else {
-            w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-            if (w->fd < 0) {
-                err = fail_errno(diag, path, "write beside it", errno);
-            } else {
-                atomic_store(&temporary[w->slot].ready, true);
-            }
-        }
-    }
+    du_err err = w->buffer ? create(w, path, diag) : du_fail_nomem(diag, path);
     if (err != DU_OK) {
         du_writer_close(w);
         return err;

@@ -28,6 +28,10 @@ void du_map_close(du_map *map);
 DU_NODISCARD
 du_err du_file_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag);
 
+/* As du_file_read for a path that a person named, which may also be a pipe or a device. */
+DU_NODISCARD
+du_err du_stream_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag);
+
 /* As du_file_read for what comes from an open descriptor (standard input); name is for messages. */
 DU_NODISCARD
 du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limit, du_diag *diag);
@@ -45,7 +49,9 @@ char *du_path_join(const char *dir, const char *name);
 /* A buffered writer to PATH.tmp-PID-N beside the final name. */
 typedef struct du_writer du_writer;
 
-/* Returns DU_OK, DU_EIO, DU_ENOMEM. Free with du_writer_close. */
+/* A symbolic link stays and its target is written; a file that is replaced passes on its
+ * permissions. Returns DU_OK, DU_EINVAL (an empty name), DU_EIO, DU_ENOENT, DU_EEXIST (a folder, a
+ * pipe or a device has the name), DU_ELIMIT, DU_ENOMEM. Free with du_writer_close. */
 DU_NODISCARD
 du_err du_writer_open(du_writer **out, const char *path, du_diag *diag);
 

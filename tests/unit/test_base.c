@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cpu.h"
@@ -13,6 +14,7 @@
 #include "base/reader.h"
 #include "base/rng.h"
 #include "base/str.h"
+#include "tmp.h"
 
 static void diag_first_failure_wins(void **state) {
     (void)state;
@@ -141,8 +143,72 @@ static void writer_is_atomic(void **state) {
 static void full_disk_is_told(void **state) {
     (void)state;
     du_diag diag;
+    du_diag_reset(&diag);
     du_writer *w;
+    test_tmp tmp = test_tmp_make();
+    assert_ok(du_writer_open(&w, test_tmp_file(&tmp, "f"), &diag), &diag);
+    test_limit_files(4096);
+    du_write_zeros(w, 3 << 20);
+    assert_true(du_writer_failed(w));
+    assert_fails(du_writer_commit(w, &diag), DU_EIO, &diag, "File too large");
+    test_limit_files(-1);
+    du_writer_close(w);
+    assert_int_equal(test_tmp_count(&tmp), 0);
+    test_tmp_remove(&tmp);
     assert_fails(du_writer_open(&w, "/proc/none/x", &diag), DU_ENOENT, &diag, "/proc/none/x");
+}
+
+static void put(const char *path, const char *text) {
+    du_diag diag;
+    du_diag_reset(&diag);
+    du_writer *w;
+    assert_ok(du_writer_open(&w, path, &diag), &diag);
+    du_write(w, text, strlen(text));
+    assert_ok(du_writer_commit(w, &diag), &diag);
+    du_writer_close(w);
+}
+
+static void writer_keeps_links_and_permissions(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    const char *file = test_tmp_file(&tmp, "file"), *link = test_tmp_file(&tmp, "link");
+    put(file, "old");
+    assert_int_equal(chmod(file, 0600), 0);
+    assert_int_equal(symlink("file", link), 0);
+    put(link, "new");
+    struct stat st;
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(lstat(file, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(st.st_size, 3);
+    char *text;
+    du_diag diag;
+    du_diag_reset(&diag);
+    assert_ok(du_file_read(&text, NULL, file, 100, &diag), &diag);
+    assert_string_equal(text, "new");
+    du_free(text);
+    test_tmp_remove(&tmp);
+}
+
+static void writer_replaces_nothing_but_files(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    const char *pipe = test_tmp_file(&tmp, "pipe"), *link = test_tmp_file(&tmp, "link");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(symlink("pipe", link), 0);
+    const char *const paths[] = {pipe, link, tmp.path, "/dev/null"};
+    du_diag diag;
+    du_writer *w;
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        assert_fails(du_writer_open(&w, paths[i], &diag), DU_EEXIST, &diag, "not a regular file");
+    }
+    assert_fails(du_writer_open(&w, "", &diag), DU_EINVAL, &diag, "empty file name");
+    /* Neither does reading wait for somebody to write into a pipe. */
+    char *text;
+    assert_fails(du_file_read(&text, NULL, pipe, 100, &diag), DU_EIO, &diag, "not a regular file");
+    assert_int_equal(test_tmp_count(&tmp), 2);
+    test_tmp_remove(&tmp);
 }
 
 static void json_limits_and_types(void **state) {
@@ -242,6 +308,8 @@ int main(void) {
         cmocka_unit_test(str_appends_and_fails_softly),
         cmocka_unit_test(reader_never_leaves_its_bytes),
         cmocka_unit_test(writer_is_atomic),
+        cmocka_unit_test(writer_keeps_links_and_permissions),
+        cmocka_unit_test(writer_replaces_nothing_but_files),
         cmocka_unit_test(full_disk_is_told),
         cmocka_unit_test(json_limits_and_types),
         cmocka_unit_test(rng_is_fixed_and_fair),

@@ -487,7 +487,7 @@ static void unfinished_files_do_not_remain(void **state) {
     du_diag diag;
     du_diag_reset(&diag);
     assert_fails(write_all(test_tmp_file(&tmp, "absent"), 5, N_WRITTEN, &diag), DU_ENOENT, &diag,
-                 "absent/model-00001-of-00004.safetensors: cannot write beside it");
+                 "absent/model-00001-of-00004.safetensors: cannot create it");
     test_tmp_remove(&tmp);
 }
 
