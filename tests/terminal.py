@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import termios
 import time
@@ -12,8 +13,9 @@ import program
 
 
 class Terminal:
-    def __init__(self, *words, **environment):
+    def __init__(self, *words, columns=80, **environment):
         master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.master = master
         self.first_modes = self.modes()
         self.process = subprocess.Popen(

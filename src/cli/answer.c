@@ -1,5 +1,7 @@
 #include "cli/answer.h"
 
+#include <errno.h>
+
 #include "cli/interrupt.h"
 
 du_cli_answer du_cli_answer_start(bool show_content, bool show_reasoning) {
@@ -23,6 +25,12 @@ static void end_reasoning(du_cli_answer *answer) {
     answer->in_reasoning = false;
 }
 
+static void flush_content(du_cli_answer *answer) {
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !answer->error) {
+        answer->error = errno ? errno : EIO;
+    }
+}
+
 bool du_cli_answer_text(void *user, du_sv reasoning, du_sv content) {
     du_cli_answer *answer = user;
     if (answer->show_reasoning && reasoning.len > 0) {
@@ -37,9 +45,9 @@ bool du_cli_answer_text(void *user, du_sv reasoning, du_sv content) {
     }
     if (content.len > 0 && answer->show_content) {
         du_cli_sink_write(&answer->content, content);
-        fflush(stdout);
+        flush_content(answer);
     }
-    return du_cli_interrupted();
+    return answer->error || du_cli_interrupted();
 }
 
 bool du_cli_answer_prompt(void *user, int64_t n_done, int64_t n_all) {
@@ -47,14 +55,17 @@ bool du_cli_answer_prompt(void *user, int64_t n_done, int64_t n_all) {
     return du_cli_interrupted();
 }
 
-void du_cli_answer_end(du_cli_answer *answer) {
+du_err du_cli_answer_end(du_cli_answer *answer, du_diag *diag) {
     if (answer->in_reasoning) {
         end_reasoning(answer);
     }
     if (answer->show_content) {
         du_cli_sink_end_line(&answer->content);
-        fflush(stdout);
+        flush_content(answer);
     }
+    return answer->error
+               ? du_fail(diag, DU_EIO, "standard output: cannot write: %s", strerror(answer->error))
+               : DU_OK;
 }
 
 void du_cli_answer_speed(const du_generation *g) {

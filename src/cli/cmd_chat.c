@@ -47,8 +47,7 @@ static const char help_text[] =
     "/think      ask the model to reason first      /nothink    ask it not to\n"
     "/reset      forget the conversation            /save FILE  write it as JSON messages\n"
     "/help       this text                          /quit       end (as Ctrl-D does)\n"
-    "A line that ends with \\ goes on in the next; \"\"\" begins and ends a text of several "
-    "lines.\n"
+    "A line that ends with \\ goes on in the next; lines between two of \"\"\" are one text.\n"
     "Ctrl-C stops an answer, or gives up the line that is being typed.";
 
 static du_err reset(chat *c, du_diag *diag) {
@@ -125,7 +124,8 @@ static du_err generate(chat *c, du_generation *g, du_diag *diag) {
         du_cli_interrupt_catch(true);
         err = du_generate(g, c->runner.session, c->runner.lm, ids.ids, (int64_t)ids.n, &c->params,
                           diag);
-        du_cli_answer_end(&shown);
+        du_err lost = du_cli_answer_end(&shown, diag);
+        err = lost ? lost : err;
     }
     du_ids_done(&ids);
     return err;
@@ -221,7 +221,7 @@ static du_err round_of(chat *c, du_diag *diag) {
     if (err == DU_ECANCELLED) {
         return DU_OK; /* stopped before the first token */
     }
-    if (err != DU_OK && err != DU_ENOMEM) {
+    if (err != DU_OK && err != DU_ENOMEM && !ferror(stdout)) {
         du_cli_print_error(NULL, diag->msg);
         if (err == DU_ELIMIT) {
             du_cli_note("/reset starts anew, dure chat -c N gives more room");

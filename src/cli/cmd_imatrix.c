@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/compute.h"
 #include "cli/interrupt.h"
@@ -54,7 +55,7 @@ static du_err print(const du_imatrix *im, int64_t n_tokens, int64_t n_chunks, du
 static du_err collect(du_cli_runner *runner, const char *path, du_diag *diag) {
     du_ids ids = {0};
     du_imatrix *im = NULL;
-    du_err err = du_cli_text_ids(&ids, runner->lm, path, diag);
+    du_err err = du_cli_text_ids(&ids, runner->lm->tok, path, diag);
     err = err ? err : du_imatrix_new(&im, runner->lm->model, diag);
     if (err == DU_OK) {
         int64_t chunk = du_infer_n_ctx(runner->infer);
@@ -73,8 +74,13 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     if (!output) {
         return du_cli_misuse(diag, "-o OUT.gguf is missing");
     }
-    du_cli_runner runner;
-    du_err err = du_cli_runner_open_chunks(&runner, n_args > 1 ? args[0] : NULL, diag);
+    du_cli_runner runner = {0};
+    du_writer *place; /* whether it can be written is told before the work */
+    du_err err = du_writer_open(&place, output, diag);
+    if (err == DU_OK) {
+        du_writer_close(place);
+        err = du_cli_runner_open_chunks(&runner, n_args > 1 ? args[0] : NULL, diag);
+    }
     err = err ? err : collect(&runner, args[n_args - 1], diag);
     du_cli_runner_close(&runner);
     return du_cli_fail(err);

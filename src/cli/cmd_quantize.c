@@ -11,6 +11,7 @@
 #include "cli/compute.h"
 #include "cli/interrupt.h"
 #include "cli/prompt.h"
+#include "cli/source.h"
 #include "cli/transfer.h"
 #include "model/imatrix.h"
 #include "model/mix.h"
@@ -121,14 +122,12 @@ static du_err compare(du_cli_runner *in, du_cli_runner *out, const du_ids *ids, 
     return err;
 }
 
-static du_err check(const char *input, const char *output, distance *d, du_diag *diag) {
+static du_err check(const char *input, const char *output, const du_ids *ids, distance *d,
+                    du_diag *diag) {
     du_cli_runner in, out = {0};
-    du_ids ids = {0};
     du_err err = du_cli_runner_open_chunks(&in, input, diag);
     err = err ? err : du_cli_runner_open_chunks(&out, output, diag);
-    err = err ? err : du_cli_text_ids(&ids, in.lm, check_file, diag);
-    err = err ? err : compare(&in, &out, &ids, d, diag);
-    du_ids_done(&ids);
+    err = err ? err : compare(&in, &out, ids, d, diag);
     du_cli_runner_close(&in);
     du_cli_runner_close(&out);
     return err;
@@ -164,12 +163,23 @@ static du_err print(const char *output, const du_mix *mix, const du_convert_stat
     return DU_OK;
 }
 
+/* The text of --check, read before the work so that a wrong name is told at once. */
+static du_err read_check(du_ids *ids, const char *input, du_diag *diag) {
+    du_tokenizer *tok = NULL;
+    du_err err = du_cli_tokenizer_open(&tok, input, diag);
+    err = err ? err : du_cli_text_ids(ids, tok, check_file, diag);
+    du_tokenizer_free(tok);
+    return err;
+}
+
 static du_err quantize(const char *input, const char *output, const du_mix *mix, du_diag *diag) {
     du_model *model = NULL;
     du_imatrix *imatrix = NULL;
+    du_ids ids = {0};
     du_convert_stats stats;
     distance d = {0};
     du_err err = du_cli_model_open(&model, input, diag);
+    err = !err && check_file ? read_check(&ids, input, diag) : err;
     if (err == DU_OK && imatrix_file) {
         err = du_imatrix_new(&imatrix, model, diag);
         err = err ? err : du_imatrix_load(imatrix, imatrix_file, diag);
@@ -188,9 +198,10 @@ static du_err quantize(const char *input, const char *output, const du_mix *mix,
         err = du_cli_transfer_run(&t, &stats, diag);
     }
     if (err == DU_OK && check_file) {
-        err = check(input, output, &d, diag);
+        err = check(input, output, &ids, &d, diag);
     }
     err = err ? err : print(output, mix, &stats, &d, diag);
+    du_ids_done(&ids);
     du_imatrix_free(imatrix);
     du_model_close(model);
     return err;

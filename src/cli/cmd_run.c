@@ -76,6 +76,26 @@ static du_cli_status find_sources(int n_args, char **args, const char **model, b
                                         "each other");
 }
 
+/* Options that would do nothing beside the others. */
+static du_cli_status check_options(du_diag *diag) {
+    if (parse_special && (!raw || tokens_file)) {
+        return du_cli_misuse(diag, "--parse-special is for the text of --raw");
+    }
+    if (n_log_probs >= 0 && !as_json) {
+        return du_cli_misuse(diag, "--logprobs is for --json");
+    }
+    const char *unused = system_text                        ? "-s"
+                         : template_file                    ? "--template"
+                         : var_items.n > 0                  ? "--var"
+                         : thinking != DU_CLI_THINKING_AUTO ? "--thinking"
+                                                            : NULL;
+    if (unused && (raw || tokens_file)) {
+        return du_cli_misuse(diag, "%s is for the chat template, which %s leaves out", unused,
+                             raw ? "--raw" : "--tokens-file");
+    }
+    return DU_CLI_DONE;
+}
+
 /* Text from a file or a pipe ends with a line feed that nobody meant. */
 static size_t without_line_feed(const char *text, size_t len) {
     return len > 0 && text[len - 1] == '\n' ? len - 1 : len;
@@ -181,7 +201,7 @@ static du_err answer(du_cli_runner *runner, const request *req, du_generate_para
     du_cli_interrupt_catch(true);
     du_err err = du_generate(&g, runner->session, runner->lm, req->ids.ids, (int64_t)req->ids.n,
                              params, diag);
-    du_cli_answer_end(&shown);
+    du_err lost = du_cli_answer_end(&shown, diag);
     bool cancelled = err == DU_ECANCELLED || (err == DU_OK && g.finish == DU_FINISH_CANCELLED);
     if (as_json && (err == DU_OK || cancelled)) {
         du_err printed = print_json(req, &g, diag);
@@ -191,7 +211,7 @@ static du_err answer(du_cli_runner *runner, const request *req, du_generate_para
         du_cli_answer_speed(&g);
     }
     du_generation_done(&g);
-    return cancelled && err == DU_OK ? DU_ECANCELLED : err;
+    return lost ? lost : cancelled && err == DU_OK ? DU_ECANCELLED : err;
 }
 
 static du_err set_template(du_lm *lm, du_diag *diag) {
@@ -212,6 +232,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     const char *model = NULL;
     bool from_stdin = false;
     du_cli_status status = find_sources(n_args, args, &model, &from_stdin, diag);
+    status = status ? status : check_options(diag);
     if (status != DU_CLI_DONE) {
         return status;
     }

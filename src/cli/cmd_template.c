@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/ids.h"
 #include "cli/prompt.h"
 #include "cli/source.h"
 #include "infer/lm.h"
@@ -27,15 +28,20 @@ static const du_opt opts[] = {
     DU_OPTION_STR(0, "name", "NAME", &name, "which of several templates of MODEL (default)"),
 };
 
-enum { JSON_BYTES_MAX = 64 << 20 };
-
 static du_err load_array(json_t **out, const char *path, du_diag *diag) {
     if (!path) {
         return DU_OK;
     }
-    du_err err = du_json_load(out, path, JSON_BYTES_MAX, diag);
+    char *text;
+    size_t len;
+    du_err err = du_cli_text_read(&text, &len, path, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    err = du_json_parse(out, text, len, du_cli_path_name(path), diag);
+    du_free(text);
     if (err == DU_OK && !json_is_array(*out)) {
-        err = du_fail(diag, DU_EFORMAT, "%s: not a JSON array", path);
+        err = du_fail(diag, DU_EFORMAT, "%s: not a JSON array", du_cli_path_name(path));
     }
     return err;
 }

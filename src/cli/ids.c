@@ -14,7 +14,7 @@ const char *du_cli_path_name(const char *path) {
 du_err du_cli_text_read(char **out, size_t *len, const char *path, du_diag *diag) {
     return strcmp(path, "-") == 0
                ? du_fd_read(out, len, STDIN_FILENO, du_cli_path_name(path), TEXT_BYTES_MAX, diag)
-               : du_file_read(out, len, path, TEXT_BYTES_MAX, diag);
+               : du_stream_read(out, len, path, TEXT_BYTES_MAX, diag);
 }
 
 static bool is_blank(char c) {

@@ -23,7 +23,7 @@ json_t *du_cli_ids_json(const int32_t *ids, size_t n);
 /* What messages call a path: itself, or "standard input" for "-". */
 const char *du_cli_path_name(const char *path);
 
-/* Reads a whole text: a file, or standard input for "-". Free *out with du_free. */
+/* Reads a whole text: a file or a pipe, or standard input for "-". Free *out with du_free. */
 DU_NODISCARD
 du_err du_cli_text_read(char **out, size_t *len, const char *path, du_diag *diag);
 

@@ -27,10 +27,15 @@ void du_cli_interrupt_install(void) {
     if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) {
         wake[0] = wake[1] = -1;
     }
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
+            sigaction(numbers[i], &action, NULL);
+        }
+    }
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a failed write */
 }
 
 void du_cli_interrupt_catch(bool on) {
@@ -46,7 +51,7 @@ bool du_cli_interrupted(void) {
 }
 
 bool du_cli_terminated(void) {
-    return came == SIGTERM;
+    return came != 0 && came != SIGINT;
 }
 
 int du_cli_interrupt_fd(void) {

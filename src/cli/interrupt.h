@@ -1,5 +1,6 @@
-/* SIGINT and SIGTERM. Unless a command catches them they remove half-written files and end the
- * program with status 130. */
+/* SIGINT, SIGTERM and SIGHUP. Unless a command catches them they remove half-written files and end
+ * the program with status 130. What the parent process ignores (nohup, a shell's background job)
+ * stays ignored. */
 #ifndef DU_CLI_INTERRUPT_H
 #define DU_CLI_INTERRUPT_H
 
@@ -15,7 +16,7 @@ void du_cli_interrupt_catch(bool on);
 /* True once a caught signal came. Cheap. */
 bool du_cli_interrupted(void);
 
-/* True when it was SIGTERM, which asks for the end of the program and not of a piece of work. */
+/* True when it was one that asks for the end of the program and not of a piece of work. */
 bool du_cli_terminated(void);
 
 /* A descriptor that has something to read from a signal until the next du_cli_interrupt_catch, to

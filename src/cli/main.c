@@ -1,7 +1,9 @@
 /* Finds the command, parses its options, and turns what it left into an exit status and a message.
  */
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -124,7 +126,18 @@ static const char *first_word(int argc, char **argv) {
     return strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
 }
 
+/* A standard stream that the parent closed stays unusable: otherwise the next file opened would
+ * take its place, and results would go into it. */
+static void keep_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0) {
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
+    keep_standard_streams();
     du_json_use_counted_heap();
     du_cli_interrupt_install();
     const char *word = first_word(argc, argv);

@@ -26,8 +26,11 @@ const char *du_cli_style_code(FILE *f, du_cli_style style) {
 }
 
 void du_cli_print_error(const char *name, const char *msg) {
-    fprintf(stderr, "%sdure%s%s:%s %s\n", du_cli_style_code(stderr, DU_CLI_ERROR), name ? " " : "",
-            name ? name : "", du_cli_style_code(stderr, DU_CLI_PLAIN), msg);
+    fprintf(stderr, "%sdure%s%s:%s ", du_cli_style_code(stderr, DU_CLI_ERROR), name ? " " : "",
+            name ? name : "", du_cli_style_code(stderr, DU_CLI_PLAIN));
+    du_cli_sink sink = du_cli_sink_of(stderr);
+    du_cli_sink_write(&sink, du_sv_of(msg));
+    fputc('\n', stderr);
 }
 
 void du_cli_note(const char *fmt, ...) {
@@ -116,13 +119,15 @@ void du_cli_table_add(du_cli_table *table, const char *fmt, ...) {
     table->cells[table->n_cells++] = cell;
 }
 
-static void print_cell(const du_cli_table *table, size_t i, int64_t width, FILE *f) {
+static void print_cell(const du_cli_table *table, size_t i, int64_t width, du_cli_sink *out) {
     int64_t column = (int64_t)i % table->n_columns;
     bool last = column == table->n_columns - 1;
     int64_t pad = width - du_cli_columns(du_sv_of(table->cells[i]));
     bool right = table->right[column] == 'r';
     int before = right ? (int)pad : 0, after = right || last ? 0 : (int)pad;
-    fprintf(f, "%*s%s%*s%s", before, "", table->cells[i], after, "", last ? "\n" : "  ");
+    fprintf(out->f, "%*s", before, "");
+    du_cli_sink_write(out, du_sv_of(table->cells[i]));
+    fprintf(out->f, "%*s%s", after, "", last ? "\n" : "  ");
 }
 
 du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag) {
@@ -134,8 +139,9 @@ du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag) {
         width[i % n] = columns > width[i % n] ? columns : width[i % n];
     }
     bool failed = table->failed;
+    du_cli_sink out = du_cli_sink_of(f);
     for (size_t i = 0; i < table->n_cells && !failed; i++) {
-        print_cell(table, i, width[i % n], f);
+        print_cell(table, i, width[i % n], &out);
     }
     du_cli_table_done(table);
     return failed ? du_fail_nomem(diag, "a table") : DU_OK;

@@ -29,14 +29,14 @@ du_cli_status du_cli_add_vars(json_t *vars, const du_opt_list *items, du_diag *d
     return DU_CLI_DONE;
 }
 
-du_err du_cli_text_ids(du_ids *out, const du_lm *lm, const char *path, du_diag *diag) {
+du_err du_cli_text_ids(du_ids *out, const du_tokenizer *tok, const char *path, du_diag *diag) {
     char *text;
     size_t len;
     du_err err = du_cli_text_read(&text, &len, path, diag);
     if (err != DU_OK) {
         return err;
     }
-    err = len > 0 ? du_tokenizer_encode_prompt(lm->tok, (du_sv){text, len}, 0, out, diag)
+    err = len > 0 ? du_tokenizer_encode_prompt(tok, (du_sv){text, len}, 0, out, diag)
                   : du_fail(diag, DU_EFORMAT, "%s: holds no text", du_cli_path_name(path));
     du_free(text);
     return err;

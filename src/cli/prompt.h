@@ -21,7 +21,7 @@ du_cli_status du_cli_add_vars(json_t *vars, const du_opt_list *items, du_diag *d
  * Returns the errors of du_cli_text_read and du_tokenizer_encode_prompt; DU_EFORMAT when there is
  * nothing in it. */
 DU_NODISCARD
-du_err du_cli_text_ids(du_ids *out, const du_lm *lm, const char *path, du_diag *diag);
+du_err du_cli_text_ids(du_ids *out, const du_tokenizer *tok, const char *path, du_diag *diag);
 
 /* Appends the ids of the messages' prompt. Where the template has a variable that switches
  * reasoning it is set; where it has none, ON opens a block behind the prompt that does not, and OFF

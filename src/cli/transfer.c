@@ -264,12 +264,25 @@ static du_err write_tokenizer(const du_gguf *g, const char *dir, json_t *ids, du
     return !err && text.s ? write_file(dir, "chat_template.jinja", text.s, text.len, diag) : err;
 }
 
+/* A directory without a model: files of two models in one would fit neither. */
+static du_err make_dir(const char *dir, du_diag *diag) {
+    char *config = du_path_join(dir, "config.json");
+    du_err err = !config                  ? du_fail_nomem(diag, "the name of a file")
+                 : du_file_exists(config) ? du_fail(diag, DU_EEXIST,
+                                                    "%s: holds a model already: name another "
+                                                    "directory",
+                                                    dir)
+                                          : du_dir_make(dir, diag);
+    du_free(config);
+    return err;
+}
+
 static du_err to_hf(const du_cli_transfer *t, const du_convert_params *params,
                     du_convert_stats *stats, du_diag *diag) {
     const du_gguf *g = du_weights_gguf(t->model->files);
     const du_hf *hf = du_weights_hf(t->model->files);
     json_t *ids = json_object();
-    du_err err = ids ? du_dir_make(t->output, diag) : du_fail_nomem(diag, "config.json");
+    du_err err = ids ? make_dir(t->output, diag) : du_fail_nomem(diag, "config.json");
     if (err == DU_OK) {
         err = g ? write_tokenizer(g, t->output, ids, diag)
                 : copy_files(du_hf_dir(hf), t->output, diag);

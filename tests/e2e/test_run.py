@@ -13,6 +13,7 @@ import program
 import tap
 
 MODEL = program.model("deepseek_v3_yarn")
+IDS = os.path.join(MODEL, "ids.txt")
 GREEDY = ("--temp", "0", "--json")
 
 
@@ -190,6 +191,17 @@ class Run(unittest.TestCase):
                 ((MODEL, "-p", "a", "--logit-bias", "x"), 2, "--logit-bias x: not ID=X"),
                 ((MODEL, "-p", "a", "--logit-bias", "9999=1"), 1, "token 9999"),
                 ((MODEL, "-p", "a", "--temp", "-1"), 2, "--temp: -1 is not between"),
+                ((MODEL, "-p", "a", "--temp", "abc"), 2, "--temp: 'abc' is not a number"),
+                ((MODEL, "-p", "a", "-n", "-1"), 2, "-n: -1 is not between"),
+                ((MODEL, "-p", "a", "-t", "0"), 2, "-t: 0 is not between"),
+                ((MODEL, "-p", "a", "--tmp", "1"), 2, "unknown option --tmp: did you mean --temp?"),
+                ((MODEL, "-p", "a", "--parse-special"), 2, "is for the text of --raw"),
+                ((MODEL, "-p", "a", "--logprobs", "1"), 2, "--logprobs is for --json"),
+                ((MODEL, "-p", "a", "--raw", "-s", "b"), 2, "-s is for the chat template"),
+                ((MODEL, "--tokens-file", IDS, "--var", "a=1"), 2, "--tokens-file leaves out"),
+                ((MODEL, "--tokens-file", "/dev/null"), 1, "the prompt is empty"),
+                ((program.SOURCE, "-p", "a"), 1, program.SOURCE + ": "),
+                ((IDS, "-p", "a"), 1, "ids.txt: not a GGUF file"),
                 ((MODEL, "-f", "/nowhere"), 1, "/nowhere"),
                 ((MODEL, "--raw", "-p", "a " * 3000), 1, "the prompt fills the context"),
                 ((MODEL, "-p", "a", "-c", "5000"), 1, "a context of 5000"),
@@ -198,6 +210,7 @@ class Run(unittest.TestCase):
                 done = program.run("run", *words, status=status)
                 self.assertIn(message, done.err)
                 self.assertEqual(done.out, "")
+        self.assertEqual(program.run("run", MODEL, "-p", "", "-n", "1").status, 0)
         bad = self.path("bad.txt", b"\xff\xfe")
         self.assertIn("UTF-8", program.run("run", MODEL, "-f", bad, status=1).err)
 
