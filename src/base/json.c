@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 enum { MAX_DEPTH = 256 };
 
@@ -33,6 +34,43 @@ static bool too_deep(const char *text, size_t len) {
     return false;
 }
 
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+
+/* Does a number of n digits exceed int64_t? */
+static bool is_huge(const char *digits, size_t n) {
+    static const char most[] = "9223372036854775807";
+    size_t n_most = sizeof most - 1;
+    return n > n_most || (n == n_most && memcmp(digits, most, n) > 0);
+}
+
+/* A copy of the text in which an integer that int64_t does not hold has the exponent e0, which
+ * makes it a real number. */
+static void widen_integers(du_str *out, const char *text, size_t len) {
+    bool in_string = false;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = 1;
+        bool integer = !in_string && is_digit(text[i]);
+        if (in_string && text[i] == '\\' && i + 1 < len) {
+            n = 2;
+        } else if (text[i] == '"') {
+            in_string = !in_string;
+        }
+        for (; !in_string && is_digit(text[i]) && i + n < len; n++) {
+            char c = text[i + n];
+            if (!is_digit(c) && (c == '\0' || !strchr(".eE+-", c))) {
+                break;
+            }
+            integer = integer && is_digit(c);
+        }
+        du_str_add(out, text + i, n);
+        if (integer && is_huge(text + i, n)) {
+            du_str_add_s(out, "e0");
+        }
+    }
+}
+
 /* jansson tells some failures to allocate as syntax errors and passes over others, leaving bytes of
  * a string out: its allocations are watched. */
 static _Thread_local bool short_of_memory;
@@ -43,6 +81,10 @@ static void *watched_alloc(size_t n_bytes) {
     return p;
 }
 
+static json_t *load(const char *text, size_t len, json_error_t *error) {
+    return json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, error);
+}
+
 du_err du_json_parse(json_t **out, const char *text, size_t len, const char *what, du_diag *diag) {
     if (too_deep(text, len)) {
         return du_fail(diag, DU_ELIMIT, "%s: JSON nested more than %d levels deep", what,
@@ -50,8 +92,14 @@ du_err du_json_parse(json_t **out, const char *text, size_t len, const char *wha
     }
     json_error_t error;
     short_of_memory = false;
-    json_t *value =
-        json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json_t *value = load(text, len, &error);
+    if (!value && json_error_code(&error) == json_error_numeric_overflow) {
+        du_str wide = {0};
+        widen_integers(&wide, text, len);
+        value = wide.failed ? NULL : load(wide.data, wide.len, &error);
+        short_of_memory |= wide.failed;
+        du_str_done(&wide);
+    }
     if (short_of_memory || (!value && json_error_code(&error) == json_error_out_of_memory)) {
         json_decref(value);
         return du_fail_nomem(diag, what);

@@ -8,9 +8,12 @@
 
 #include "base/err.h"
 
-/* Parses one JSON value (UTF-8, no duplicate keys, nothing behind it, at most 256 levels deep).
+/* Parses one JSON value (UTF-8, no duplicate keys, nothing behind it, at most 256 levels deep). An
+ * integer beyond int64_t becomes a real number: published tokenizers give 10^30 as the most tokens
+ * they take (model_max_length).
  * what  names the text in messages (a path)
- * Returns DU_OK with *out to json_decref, DU_EFORMAT with line and column, DU_ENOMEM. */
+ * Returns DU_OK with *out to json_decref, DU_EFORMAT with line and column, DU_ELIMIT, DU_ENOMEM.
+ */
 DU_NODISCARD
 du_err du_json_parse(json_t **out, const char *text, size_t len, const char *what, du_diag *diag);
 

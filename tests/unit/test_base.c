@@ -112,6 +112,8 @@ static void writer_is_atomic(void **state) {
     du_diag diag;
     du_diag_reset(&diag);
     assert_ok(du_dir_make(sub, &diag), &diag);
+    assert_fails(du_dir_make("", &diag), DU_ENOENT, &diag, "folder");
+    du_diag_reset(&diag);
     du_writer *w;
     assert_ok(du_writer_open(&w, path, &diag), &diag);
     du_write(w, "0000", 4);
@@ -229,6 +231,20 @@ static void json_limits_and_types(void **state) {
     assert_fails(du_json_get_i64(v, "e", 0, 10, &i, &diag), DU_EFORMAT, &diag, "e: not an integer");
     assert_fails(du_json_get_i64(v, "a", 6, 10, &i, &diag), DU_EFORMAT, &diag, "not between");
     json_decref(v);
+    /* As Hugging Face writes "no limit"; the neighbours stay what they are. */
+    static const char huge[] =
+        "{\"n\": 1000000000000000019884624838656, \"s\": \"\\\"12345678901234567890\", "
+        "\"m\": [-92233720368547758080, 9223372036854775807, 12345678901234567890.5]}";
+    assert_ok(du_json_parse(&v, huge, strlen(huge), "huge", &diag), &diag);
+    assert_true(json_real_value(json_object_get(v, "n")) == 1e30);
+    assert_string_equal(json_string_value(json_object_get(v, "s")), "\"12345678901234567890");
+    json_t *m = json_object_get(v, "m");
+    assert_true(json_real_value(json_array_get(m, 0)) == -92233720368547758080.0);
+    assert_true(json_integer_value(json_array_get(m, 1)) == INT64_MAX);
+    assert_true(json_real_value(json_array_get(m, 2)) == 12345678901234567890.5);
+    json_decref(v);
+    assert_fails(du_json_parse(&v, "[99999999999999999999,]", 23, "huge", &diag), DU_EFORMAT, &diag,
+                 "line 1");
     char deep[2000];
     memset(deep, '[', sizeof deep);
     assert_fails(du_json_parse(&v, deep, sizeof deep, "deep", &diag), DU_ELIMIT, &diag, "nested");
