@@ -144,7 +144,7 @@ du_err du_dir_make(const char *path, du_diag *diag) {
         return du_fail_nomem(diag, "a path");
     }
     du_err err = DU_OK;
-    for (char *at = copy + 1; err == DU_OK; at++) {
+    for (char *at = copy + (*copy == '/'); err == DU_OK; at++) {
         bool last = *at == '\0';
         if (!last && *at != '/') {
             continue;
