@@ -16,25 +16,6 @@ static void put_bytes(void *writer, const void *bytes, size_t n) {
     du_gguf_write(writer, bytes, n);
 }
 
-/* Llama 3's scaling is stored as factors of the plain frequencies. Returns their number, 0: none.
- */
-static int64_t llama3_factors(const du_model *model, float *factors, int64_t max) {
-    const du_hparams *hp = &model->hp;
-    int64_t n = hp->rope_dim / 2;
-    if (hp->scaling != DU_SCALING_LLAMA3 || n > max) {
-        return 0;
-    }
-    double plain[1024], scaled[1024];
-    du_rope_freqs(plain, hp->rope_dim, hp->rope_theta);
-    du_rope_freqs(scaled, hp->rope_dim, hp->rope_theta);
-    du_rope_scale_llama3(scaled, hp->rope_dim, hp->yarn.factor, hp->llama3_low, hp->llama3_high,
-                         hp->yarn.n_ctx_original);
-    for (int64_t i = 0; i < n; i++) {
-        factors[i] = (float)(plain[i] / scaled[i]);
-    }
-    return n;
-}
-
 static du_err write_tensors(du_plan *plan, du_gguf_writer *w, const float *factors,
                             int64_t n_factors, du_diag *diag) {
     du_gguf_write(w, factors, (size_t)n_factors * sizeof *factors);
@@ -52,9 +33,19 @@ static du_err write_tensors(du_plan *plan, du_gguf_writer *w, const float *facto
 
 du_err du_convert_gguf(const du_model *model, du_gguf_writer *w, const char *path,
                        const du_convert_params *params, du_convert_stats *stats, du_diag *diag) {
+    const du_hparams *hp = &model->hp;
+    if (hp->scaling == DU_SCALING_YARN && hp->yarn_mscale_all != 0 &&
+        hp->yarn_mscale != hp->yarn_mscale_all) {
+        return du_fail(diag, DU_EUNSUPPORTED,
+                       "rope_scaling: mscale %g is not mscale_all_dim %g, which GGUF cannot say",
+                       hp->yarn_mscale, hp->yarn_mscale_all);
+    }
     du_plan plan;
-    float factors[1024];
-    int64_t n_factors = llama3_factors(model, factors, 1024);
+    float factors[DU_HEAD_DIM_MAX / 2];
+    int64_t n_factors = hp->scaling == DU_SCALING_LLAMA3 ? hp->rope_dim / 2 : 0;
+    if (n_factors > 0) {
+        du_hparams_llama3_factors(hp, factors);
+    }
     du_err err = du_plan_make(&plan, model, params, true, stats, diag);
     if (err == DU_OK) {
         du_gguf_put_str(w, "general.architecture", du_sv_of(model->arch->name));

@@ -39,14 +39,11 @@ static int64_t type_index(const du_model *model) {
 
 /* How far Llama 3's rule with these numbers is from the factors, relatively. */
 static double llama3_distance(const du_hparams *hp, const float *factors) {
-    double plain[1024], scaled[1024], worst = 0;
-    du_rope_freqs(plain, hp->rope_dim, hp->rope_theta);
-    du_rope_freqs(scaled, hp->rope_dim, hp->rope_theta);
-    du_rope_scale_llama3(scaled, hp->rope_dim, hp->yarn.factor, hp->llama3_low, hp->llama3_high,
-                         hp->yarn.n_ctx_original);
+    float want[DU_HEAD_DIM_MAX / 2];
+    double worst = 0;
+    du_hparams_llama3_factors(hp, want);
     for (int64_t i = 0; i < hp->rope_dim / 2; i++) {
-        double want = plain[i] / scaled[i];
-        worst = fmax(worst, fabs((double)factors[i] - want) / want);
+        worst = fmax(worst, fabs((double)factors[i] / (double)want[i] - 1));
     }
     return worst;
 }

@@ -23,10 +23,9 @@ double du_hparams_rope_magnitude(const du_hparams *hp) {
 }
 
 void du_hparams_rope_freqs(const du_hparams *hp, float *freq, const float *factors) {
-    enum { MAX_PAIRS = 1024 };
-    double exact[MAX_PAIRS];
+    double exact[DU_HEAD_DIM_MAX / 2];
     int64_t n_pair = hp->rope_dim / 2;
-    DU_CHECK(n_pair <= MAX_PAIRS);
+    DU_CHECK(hp->rope_dim <= DU_HEAD_DIM_MAX);
     du_rope_freqs(exact, hp->rope_dim, hp->rope_theta);
     switch (hp->scaling) {
     case DU_SCALING_LINEAR:
@@ -47,6 +46,18 @@ void du_hparams_rope_freqs(const du_hparams *hp, float *freq, const float *facto
     }
 }
 
+void du_hparams_llama3_factors(const du_hparams *hp, float *factors) {
+    double plain[DU_HEAD_DIM_MAX / 2], scaled[DU_HEAD_DIM_MAX / 2];
+    DU_CHECK(hp->rope_dim <= DU_HEAD_DIM_MAX);
+    du_rope_freqs(plain, hp->rope_dim, hp->rope_theta);
+    du_rope_freqs(scaled, hp->rope_dim, hp->rope_theta);
+    du_rope_scale_llama3(scaled, hp->rope_dim, hp->yarn.factor, hp->llama3_low, hp->llama3_high,
+                         hp->yarn.n_ctx_original);
+    for (int64_t i = 0; i < hp->rope_dim / 2; i++) {
+        factors[i] = (float)(plain[i] / scaled[i]);
+    }
+}
+
 static du_err check(bool good, const char *what, int64_t a, int64_t b, du_diag *diag) {
     if (good) {
         return DU_OK;
@@ -62,6 +73,12 @@ du_err du_hparams_check(const du_hparams *hp, du_diag *diag) {
         const char *what;
         int64_t a, b;
     } rules[] = {
+        {hp->k_dim >= 1 && hp->k_dim <= DU_HEAD_DIM_MAX, "the width of a head", hp->k_dim,
+         DU_HEAD_DIM_MAX},
+        {hp->v_dim >= 1 && hp->v_dim <= DU_HEAD_DIM_MAX, "the width of a head's values", hp->v_dim,
+         DU_HEAD_DIM_MAX},
+        {hp->n_vocab >= 1 && hp->n_vocab <= DU_VOCAB_MAX, "the vocabulary", hp->n_vocab,
+         DU_VOCAB_MAX},
         {hp->n_head % hp->n_head_kv == 0, "query heads are no multiple of key heads", hp->n_head,
          hp->n_head_kv},
         {hp->rope_dim % 2 == 0 && hp->rope_dim >= 2 && hp->rope_dim <= hp->k_dim,

@@ -15,6 +15,17 @@
 #include "nn/rope.h"
 #include "nn/router.h"
 
+/* Limits that no real model reaches; products of three of them fit 63 bits. The readers check their
+ * keys against them, du_hparams_check what follows from several keys. */
+enum {
+    DU_LAYERS_MAX = 4096,
+    DU_WIDTH_MAX = 1 << 20,
+    DU_HEADS_MAX = 4096,
+    DU_HEAD_DIM_MAX = 2048,
+    DU_VOCAB_MAX = 1 << 24,
+    DU_CONTEXT_MAX = 1 << 28
+};
+
 typedef enum { DU_SCALING_NONE, DU_SCALING_LINEAR, DU_SCALING_YARN, DU_SCALING_LLAMA3 } du_scaling;
 
 typedef struct {
@@ -61,6 +72,10 @@ double du_hparams_rope_magnitude(const du_hparams *hp);
 /* The pairs' frequencies, [rope_dim / 2] f32 out; factors [rope_dim / 2] f32 or NULL divides them
  * (rope_freqs.weight of GGUF files). */
 void du_hparams_rope_freqs(const du_hparams *hp, float *freq, const float *factors);
+
+/* Llama 3's rule as GGUF files keep it (rope_freqs.weight): plain frequency / scaled one of each
+ * pair, [rope_dim / 2] f32 out. */
+void du_hparams_llama3_factors(const du_hparams *hp, float *factors);
 
 /* Readers and writers of the two containers. The arch's own file calls the parts it needs and
  * checks the whole with du_hparams_check. g is a GGUF whose keys begin with "ARCH."; config is

@@ -129,6 +129,25 @@ static void round_trips_keep_logits(void **state) {
     du_free(hf);
 }
 
+static void what_gguf_cannot_say_is_refused(void **state) {
+    (void)state;
+    du_model *model = open_fixture("deepseek_v3_yarn");
+    char *path = in_dir("mscale.gguf");
+    du_convert_params keep = {0};
+    du_convert_stats stats;
+    du_gguf_writer *w;
+    du_diag diag;
+    du_diag_reset(&diag);
+    assert_ok(du_gguf_writer_new(&w, &diag), &diag);
+    model->hp.yarn_mscale = 0.5;
+    assert_fails(du_convert_gguf(model, w, path, &keep, &stats, &diag), DU_EUNSUPPORTED, &diag,
+                 "mscale 0.5");
+    assert_false(du_file_exists(path));
+    du_gguf_writer_close(w);
+    du_model_close(model);
+    du_free(path);
+}
+
 typedef struct {
     const du_mix *mix;
     const du_model *model;
@@ -233,6 +252,7 @@ int main(void) {
     n_models = list_models(names, 64);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trips_keep_logits),
+        cmocka_unit_test(what_gguf_cannot_say_is_refused),
         cmocka_unit_test(every_mix_opens_and_is_near),
         cmocka_unit_test(importance_is_collected_saved_and_used),
     };
