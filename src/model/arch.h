@@ -82,8 +82,7 @@ typedef enum {
     DU_IN_MOE,        /* layers from n_dense_layer on */
     DU_IN_MOE_SHARED, /* those, when there are shared experts */
     DU_IN_Q_LATENT,   /* q_rank > 0 */
-    DU_IN_Q_PLAIN,    /* q_rank = 0 */
-    DU_IN_MOE_SIGMOID /* expert layers scored by sigmoid */
+    DU_IN_Q_PLAIN     /* q_rank = 0 */
 } du_where;
 
 /* How rows differ between the containers. */

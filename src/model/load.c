@@ -4,6 +4,7 @@
  * when stored otherwise; experts become an array of E matrices, whether the file stacks them (GGUF)
  * or names them one by one. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/json.h"
 #include "model/model.h"
@@ -99,8 +100,6 @@ bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t la
         return hp->q_rank > 0;
     case DU_IN_Q_PLAIN:
         return hp->q_rank == 0;
-    case DU_IN_MOE_SIGMOID:
-        return moe && hp->router.score == DU_SCORE_SIGMOID;
     }
     return false;
 }
@@ -119,6 +118,7 @@ typedef struct {
     du_model *model;
     du_diag *diag;
     bool gguf;
+    bool *used; /* [n tensors of the files] */
 } loader;
 
 static du_err fail_missing(const loader *l, const char *name) {
@@ -126,56 +126,72 @@ static du_err fail_missing(const loader *l, const char *name) {
                    du_weights_path(l->model->files), name);
 }
 
-/* The file's tensor as a matrix: leading dimensions folded into rows, its row count and columns as
- * expected, its number type one of weights. */
-static du_err as_matrix(const loader *l, const du_weight *w, int64_t rows, int64_t cols,
-                        du_mat *out) {
+/* The tensor of this name, NULL when the file has none, noted as used. */
+static const du_weight *find(const loader *l, const char *name) {
+    const du_weight *w = du_weights_find(l->model->files, name);
+    if (w) {
+        l->used[w - du_weights_at(l->model->files, 0)] = true;
+    }
+    return w;
+}
+
+/* The product of the dimensions before the last; -1 when the tensor holds no weights. */
+static int64_t leading(const du_weight *w) {
+    int64_t lead = 1;
+    for (int32_t i = 0; i + 1 < w->n_dims; i++) {
+        if (!du_mul_i64(lead, w->dims[i], &lead)) {
+            return -1;
+        }
+    }
+    return lead;
+}
+
+static du_err check_tensor(const loader *l, const du_weight *w, int64_t rows, int64_t cols) {
     const char *path = du_weights_path(l->model->files);
     if (w->dtype == DU_DTYPE_COUNT) {
         return du_fail(l->diag, DU_EUNSUPPORTED, "%s: %s has type %s, which is no weight type",
                        path, w->name, w->type_name);
     }
-    int64_t last = w->n_dims > 0 ? w->dims[w->n_dims - 1] : 1, lead = 1;
-    for (int32_t i = 0; i + 1 < w->n_dims; i++) {
-        if (!du_mul_i64(lead, w->dims[i], &lead)) {
-            lead = -1;
-            break;
-        }
-    }
-    if (w->n_dims == 1 && cols == 1) {
-        lead = last;
-        last = 1;
-    }
+    int64_t last = w->n_dims > 0 ? w->dims[w->n_dims - 1] : 1, lead = leading(w);
     if (lead != rows || last != cols) {
         return du_fail(l->diag, DU_EFORMAT, "%s: %s is [%lld, %lld], expected [%lld, %lld]", path,
                        w->name, (long long)lead, (long long)last, (long long)rows, (long long)cols);
     }
-    if (cols > 1 && cols % du_dtype_get(w->dtype)->block != 0) {
-        return du_fail(l->diag, DU_EFORMAT, "%s: %s: rows of %lld are no multiple of %s's block",
-                       path, w->name, (long long)cols, w->type_name);
-    }
-    *out = (du_mat){.data = w->data,
-                    .dtype = w->dtype,
-                    .rows = rows,
-                    .cols = cols,
-                    .row_bytes = cols > 1 ? du_dtype_row_bytes(w->dtype, cols) : 0,
-                    .aux = w->scale_inv,
-                    .aux_cols = (cols + DU_F8_TILE - 1) / DU_F8_TILE};
     return DU_OK;
+}
+
+/* The file's tensor as a matrix: leading dimensions folded into rows, its row count and columns as
+ * expected, its number type one of weights. */
+static du_err as_matrix(const loader *l, const du_weight *w, int64_t rows, int64_t cols,
+                        du_mat *out) {
+    du_err err = check_tensor(l, w, rows, cols);
+    if (err == DU_OK && cols % du_dtype_get(w->dtype)->block != 0) {
+        err = du_fail(l->diag, DU_EFORMAT, "%s: %s: rows of %lld are no multiple of %s's block",
+                      du_weights_path(l->model->files), w->name, (long long)cols, w->type_name);
+    }
+    if (err == DU_OK) {
+        *out = (du_mat){.data = w->data,
+                        .dtype = w->dtype,
+                        .rows = rows,
+                        .cols = cols,
+                        .row_bytes = du_dtype_row_bytes(w->dtype, cols),
+                        .aux = w->scale_inv,
+                        .aux_cols = (cols + DU_F8_TILE - 1) / DU_F8_TILE};
+    }
+    return err;
 }
 
 /* A vector in f32, in place where it is stored so. */
 static du_err as_vector(const loader *l, const du_weight *w, int64_t n, const float **out) {
-    du_mat m;
-    du_err err = as_matrix(l, w, n, 1, &m);
+    du_err err = check_tensor(l, w, 1, n);
     if (err != DU_OK) {
         return err;
     }
-    if (m.dtype == DU_F32) {
-        *out = m.data;
+    if (w->dtype == DU_F32) {
+        *out = w->data;
         return DU_OK;
     }
-    if (du_dtype_is_block(m.dtype) || m.aux) {
+    if (du_dtype_is_block(w->dtype) || w->scale_inv) {
         return du_fail(l->diag, DU_EUNSUPPORTED, "%s: %s: a vector of type %s",
                        du_weights_path(l->model->files), w->name, w->type_name);
     }
@@ -183,7 +199,7 @@ static du_err as_vector(const loader *l, const du_weight *w, int64_t n, const fl
     if (!y) {
         return du_fail_nomem(l->diag, w->name);
     }
-    du_dtype_get(m.dtype)->unpack(y, m.data, n);
+    du_dtype_get(w->dtype)->unpack(y, w->data, n);
     *out = y;
     return DU_OK;
 }
@@ -207,13 +223,12 @@ static void fused_place(const loader *l, const du_weight_def *def, int64_t *befo
  * GGUF one; out [n] stays without data when the file has neither. */
 static du_err find_stacked(const loader *l, const du_weight_def *def, int64_t layer, int64_t n,
                            int64_t rows, int64_t cols, du_mat *out, char *name) {
-    const du_weights *files = l->model->files;
     int64_t before = 0, all = rows;
     du_weight_name(name, DU_WEIGHT_NAME_BYTES, l->gguf ? def->gguf : def->hf, layer, -1);
-    const du_weight *w = du_weights_find(files, name);
+    const du_weight *w = find(l, name);
     if (!w && l->gguf && def->gguf_fused) {
         char fused[DU_WEIGHT_NAME_BYTES];
-        w = du_weights_find(files, du_weight_name(fused, sizeof fused, def->gguf_fused, layer, -1));
+        w = find(l, du_weight_name(fused, sizeof fused, def->gguf_fused, layer, -1));
         fused_place(l, def, &before, &all);
     }
     if (!w) {
@@ -231,8 +246,7 @@ static du_err find_stacked(const loader *l, const du_weight_def *def, int64_t la
 static du_err find_each(const loader *l, const du_weight_def *def, int64_t layer, int64_t n,
                         int64_t rows, int64_t cols, du_mat *out, char *name) {
     for (int64_t e = 0; e < n; e++) {
-        const char *path = du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->hf, layer, e);
-        const du_weight *w = du_weights_find(l->model->files, path);
+        const du_weight *w = find(l, du_weight_name(name, DU_WEIGHT_NAME_BYTES, def->hf, layer, e));
         du_err err = w ? as_matrix(l, w, rows, cols, &out[e]) : fail_missing(l, name);
         if (err != DU_OK) {
             return err;
@@ -279,7 +293,7 @@ static du_err load_one(const loader *l, const du_weight_def *def, int64_t layer)
     bool found;
     du_err err = DU_OK;
     if (def->kind == DU_WEIGHT_VEC) {
-        const du_weight *w = du_weights_find(l->model->files, name);
+        const du_weight *w = find(l, name);
         found = w != NULL;
         int64_t n = du_dim_value(&l->model->hp, def->rows);
         err = w ? as_vector(l, w, n, du_model_field(l->model, def, layer)) : DU_OK;
@@ -292,6 +306,36 @@ static du_err load_one(const loader *l, const du_weight_def *def, int64_t layer)
     return err;
 }
 
+/* May the model be computed without this tensor? A layer behind the trunk may, and what follows
+ * from the hyper-parameters. */
+static bool is_spare(const loader *l, const char *name) {
+    static const char *const derived[] = {".rope_freqs.weight", ".attn_rot_embd.weight",
+                                          ".rotary_emb.inv_freq", "_scale_inv"};
+    du_sv text = du_sv_of(name);
+    const char *prefix = l->gguf ? "blk." : "model.layers.";
+    if (!du_sv_starts(text, prefix)) {
+        return !du_sv_ends(text, ".bias");
+    }
+    bool spare = strtoll(name + strlen(prefix), NULL, 10) >= l->model->hp.n_layer;
+    for (size_t i = 0; i < sizeof derived / sizeof *derived; i++) {
+        spare = spare || du_sv_ends(text, derived[i]);
+    }
+    return spare;
+}
+
+/* A bias or a norm that the architecture has no place for would change the result unseen. */
+static du_err check_unused(const loader *l) {
+    const du_weights *files = l->model->files;
+    for (int64_t i = 0; i < du_weights_n(files); i++) {
+        const char *name = du_weights_at(files, i)->name;
+        if (!l->used[i] && !is_spare(l, name)) {
+            return du_fail(l->diag, DU_EUNSUPPORTED, "%s: %s is no weight of a %s model",
+                           du_weights_path(files), name, l->model->arch->name);
+        }
+    }
+    return DU_OK;
+}
+
 static du_err load_weights(const loader *l) {
     du_model *model = l->model;
     du_err err = DU_OK;
@@ -302,7 +346,7 @@ static du_err load_weights(const loader *l) {
             err = load_one(l, def, layer);
         }
     }
-    return err;
+    return err == DU_OK ? check_unused(l) : err;
 }
 
 /* The architecture and its hyper-parameters. */
@@ -399,8 +443,10 @@ static du_err load_body(du_model *model, du_diag *diag) {
         return du_fail_nomem(diag, "the model");
     }
     memset(model->layers, 0, layers_bytes);
-    loader l = {model, diag, du_weights_get_kind(model->files) == DU_WEIGHTS_GGUF};
-    err = load_weights(&l);
+    loader l = {model, diag, du_weights_get_kind(model->files) == DU_WEIGHTS_GGUF,
+                du_alloc_zero((size_t)du_weights_n(model->files), sizeof(bool))};
+    err = l.used ? load_weights(&l) : du_fail_nomem(diag, "the model");
+    du_free(l.used);
     if (err != DU_OK) {
         return err;
     }
