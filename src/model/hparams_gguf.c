@@ -11,16 +11,6 @@
 
 #include "model/hparams.h"
 
-/* Limits that no real model reaches; products of three of them fit 63 bits. */
-enum {
-    MAX_LAYERS = 4096,
-    MAX_WIDTH = 1 << 20,
-    MAX_HEADS = 4096,
-    MAX_HEAD_DIM = 2048,
-    MAX_VOCAB = 1 << 24,
-    MAX_CONTEXT = 1 << 28
-};
-
 typedef struct {
     const du_gguf *g;
     const char *arch;
@@ -58,16 +48,27 @@ static void get_f64(reader *r, const char *name, double *out) {
     }
 }
 
-static void positive(reader *r, const char *name, double v) {
-    if (r->err == DU_OK && !(v > 0 && v < 1e12)) {
-        r->err = du_fail(r->diag, DU_EFORMAT, "%s: %s: %g is not a positive number",
-                         du_gguf_path(r->g), key_of(r, name), v);
+/* A feature that changes the result and that dure does not compute: the key is absent or neutral.
+ */
+static void refuse_unless(reader *r, const char *name, double neutral) {
+    double v = neutral;
+    get_f64(r, name, &v);
+    if (r->err == DU_OK && v != neutral) {
+        r->err = du_fail(r->diag, DU_EUNSUPPORTED, "%s: %s: %g is not supported (%g is)",
+                         du_gguf_path(r->g), r->key, v, neutral);
+    }
+}
+
+static void above(reader *r, const char *name, double v, double least) {
+    if (r->err == DU_OK && !(v > least && v < 1e15)) {
+        r->err = du_fail(r->diag, DU_EFORMAT, "%s: %s: %g is not between %g and 1e+15",
+                         du_gguf_path(r->g), key_of(r, name), v, least);
     }
 }
 
 /* A count that may be stored once or per layer; all layers must agree. */
 static void uniform_i64(reader *r, const char *name, int64_t n_layer, int64_t max, int64_t *out) {
-    int64_t per_layer[MAX_LAYERS];
+    int64_t per_layer[DU_LAYERS_MAX];
     if (r->err != DU_OK || !has(r, name)) {
         return;
     }
@@ -89,12 +90,16 @@ static void read_rope(reader *r, du_hparams *hp) {
     hp->rope_theta = 10000;
     hp->yarn = (du_yarn){.factor = 1, .beta_fast = 32, .beta_slow = 1};
     get_f64(r, "rope.freq_base", &hp->rope_theta);
-    positive(r, "rope.freq_base", hp->rope_theta);
+    above(r, "rope.freq_base", hp->rope_theta, 1);
+    get_f64(r, "rope.scale_linear", &hp->yarn.factor); /* the factor's name until the end of 2023 */
     get_f64(r, "rope.scaling.factor", &hp->yarn.factor);
-    positive(r, "rope.scaling.factor", hp->yarn.factor);
+    if (hp->yarn.factor == 0) {
+        hp->yarn.factor = 1; /* "none", as llama.cpp reads it */
+    }
+    above(r, "rope.scaling.factor", hp->yarn.factor, 0);
     hp->yarn.n_ctx_original = (double)hp->n_ctx_train;
     get_f64(r, "rope.scaling.original_context_length", &hp->yarn.n_ctx_original);
-    positive(r, "rope.scaling.original_context_length", hp->yarn.n_ctx_original);
+    above(r, "rope.scaling.original_context_length", hp->yarn.n_ctx_original, 0);
     get_f64(r, "rope.scaling.yarn_beta_fast", &hp->yarn.beta_fast);
     get_f64(r, "rope.scaling.yarn_beta_slow", &hp->yarn.beta_slow);
     double log_multiplier = 0;
@@ -106,14 +111,34 @@ static void read_rope(reader *r, du_hparams *hp) {
     }
     if (du_sv_is(type, "yarn")) {
         hp->scaling = DU_SCALING_YARN;
-        positive(r, "rope.scaling.yarn_beta_fast", hp->yarn.beta_fast);
-        positive(r, "rope.scaling.yarn_beta_slow", hp->yarn.beta_slow);
+        above(r, "rope.scaling.yarn_beta_fast", hp->yarn.beta_fast, 0);
+        above(r, "rope.scaling.yarn_beta_slow", hp->yarn.beta_slow, 0);
     } else if (du_sv_is(type, "linear") || du_sv_is(type, "none")) {
         bool none = hp->yarn.factor == 1 || du_sv_is(type, "none");
         hp->scaling = none ? DU_SCALING_NONE : DU_SCALING_LINEAR;
     } else if (r->err == DU_OK) {
         r->err = du_fail(r->diag, DU_EUNSUPPORTED, "%s: rope.scaling.type '%.*s' is not known",
                          du_gguf_path(r->g), (int)(type.len < 40 ? type.len : 40), type.s);
+    }
+}
+
+/* What files written before the keys existed leave out. The published models with groups of experts
+ * are DeepSeek-V2 236B and those of the shape of V3; a bias for the choice comes with sigmoids only
+ * (DeepSeek-V3, arXiv 2412.19437, eq. 16). */
+static void fill_in_experts(reader *r, du_hparams *hp, int64_t *gating) {
+    du_router *m = &hp->router;
+    char bias[64];
+    snprintf(bias, sizeof bias, "blk.%lld.exp_probs_b.bias", (long long)hp->n_dense_layer);
+    if (*gating == 0) {
+        *gating = du_gguf_tensor_find(r->g, bias) ? 2 : 1;
+    }
+    bool latent = hp->kv_rank > 0 && !has(r, "expert_group_count");
+    if (latent && *gating == 1 && m->n_expert == 160 && hp->n_vocab == 102400) {
+        m->n_group = 8;
+        m->n_group_used = 3;
+    } else if (latent && *gating == 2 && m->n_expert == 256 && hp->n_vocab == 129280) {
+        m->n_group = 8;
+        m->n_group_used = 4;
     }
 }
 
@@ -125,10 +150,10 @@ static void read_experts(reader *r, du_hparams *hp) {
         return;
     }
     hp->n_dense_layer = 0;
-    get_i64(r, "leading_dense_block_count", 0, MAX_LAYERS, &hp->n_dense_layer);
+    get_i64(r, "leading_dense_block_count", 0, DU_LAYERS_MAX, &hp->n_dense_layer);
     uniform_i64(r, "expert_used_count", hp->n_layer, DU_MAX_EXPERTS, &m->n_used);
     get_i64(r, "expert_shared_count", 0, DU_MAX_EXPERTS, &hp->n_shared_expert);
-    uniform_i64(r, "expert_feed_forward_length", hp->n_layer, MAX_WIDTH, &hp->d_ff_expert);
+    uniform_i64(r, "expert_feed_forward_length", hp->n_layer, DU_WIDTH_MAX, &hp->d_ff_expert);
     get_i64(r, "expert_group_count", 0, DU_MAX_EXPERTS, &m->n_group);
     get_i64(r, "expert_group_used_count", 0, DU_MAX_EXPERTS, &m->n_group_used);
     int64_t gating = 0;
@@ -138,6 +163,7 @@ static void read_experts(reader *r, du_hparams *hp) {
     if (r->err == DU_OK) {
         r->err = du_gguf_get_bool(r->g, key_of(r, "expert_weights_norm"), &m->normalise, r->diag);
     }
+    fill_in_experts(r, hp, &gating);
     if (gating > 2 && r->err == DU_OK) {
         r->err = du_fail(r->diag, DU_EUNSUPPORTED,
                          "%s: expert_gating_func %lld is not supported (1 softmax, 2 sigmoid)",
@@ -156,7 +182,7 @@ static void read_experts(reader *r, du_hparams *hp) {
 
 /* n_head, k_dim, ... of plain attention and of both layouts of latent attention. */
 static void read_heads(reader *r, du_hparams *hp) {
-    uniform_i64(r, "attention.head_count", hp->n_layer, MAX_HEADS, &hp->n_head);
+    uniform_i64(r, "attention.head_count", hp->n_layer, DU_HEADS_MAX, &hp->n_head);
     if (r->err == DU_OK && hp->n_head == 0) {
         r->err = du_fail(r->diag, DU_EFORMAT, "%s: the key %s is missing", du_gguf_path(r->g),
                          key_of(r, "attention.head_count"));
@@ -164,32 +190,58 @@ static void read_heads(reader *r, du_hparams *hp) {
     if (r->err != DU_OK) {
         return;
     }
-    get_i64(r, "attention.kv_lora_rank", 0, MAX_WIDTH, &hp->kv_rank);
+    get_i64(r, "attention.kv_lora_rank", 0, DU_WIDTH_MAX, &hp->kv_rank);
     hp->n_head_kv = hp->n_head;
     if (hp->kv_rank == 0) {
-        uniform_i64(r, "attention.head_count_kv", hp->n_layer, MAX_HEADS, &hp->n_head_kv);
+        uniform_i64(r, "attention.head_count_kv", hp->n_layer, DU_HEADS_MAX, &hp->n_head_kv);
     }
-    get_i64(r, "attention.q_lora_rank", 0, MAX_WIDTH, &hp->q_rank);
+    get_i64(r, "attention.q_lora_rank", 0, DU_WIDTH_MAX, &hp->q_rank);
     hp->k_dim = hp->v_dim = hp->d_model / hp->n_head;
     bool cache_rows = has(r, "attention.key_length_mla");
-    get_i64(r, cache_rows ? "attention.key_length_mla" : "attention.key_length", 1, MAX_HEAD_DIM,
+    get_i64(r, cache_rows ? "attention.key_length_mla" : "attention.key_length", 1, DU_HEAD_DIM_MAX,
             &hp->k_dim);
     get_i64(r, cache_rows ? "attention.value_length_mla" : "attention.value_length", 1,
-            MAX_HEAD_DIM, &hp->v_dim);
+            DU_HEAD_DIM_MAX, &hp->v_dim);
     hp->rope_dim = hp->kv_rank > 0 ? 64 : hp->k_dim;
-    get_i64(r, "rope.dimension_count", 2, MAX_HEAD_DIM, &hp->rope_dim);
+    get_i64(r, "rope.dimension_count", 2, DU_HEAD_DIM_MAX, &hp->rope_dim);
+}
+
+/* The layers behind the trunk predict further tokens. A file may leave them out, but counts them.
+ */
+static void read_layers(reader *r, du_hparams *hp) {
+    int64_t n_block = 0;
+    need_i64(r, "block_count", 1, DU_LAYERS_MAX, &n_block);
+    get_i64(r, "nextn_predict_layers", 0, n_block > 0 ? n_block - 1 : 0, &hp->n_nextn);
+    hp->n_layer = n_block - hp->n_nextn;
+    char norm[64], next[64];
+    snprintf(norm, sizeof norm, "blk.%lld.attn_norm.weight", (long long)hp->n_layer);
+    snprintf(next, sizeof next, "blk.%lld.nextn.eh_proj.weight", (long long)hp->n_layer);
+    if (r->err == DU_OK && hp->n_nextn > 0 && du_gguf_tensor_find(r->g, norm) &&
+        !du_gguf_tensor_find(r->g, next)) {
+        r->err = du_fail(r->diag, DU_EFORMAT,
+                         "%s: nextn_predict_layers is %lld, but blk.%lld is an ordinary layer",
+                         du_gguf_path(r->g), (long long)hp->n_nextn, (long long)hp->n_layer);
+    }
+}
+
+/* Keys of other models of these architectures, with the values that change nothing. */
+static void refuse_features(reader *r) {
+    refuse_unless(r, "attention.scale", 0);
+    refuse_unless(r, "attention.temperature_scale", 0);
+    refuse_unless(r, "rope.scaling.attn_factor", 1);
+    refuse_unless(r, "embedding_scale", 0);
+    refuse_unless(r, "residual_scale", 0);
+    refuse_unless(r, "logit_scale", 0);
 }
 
 du_err du_hparams_read_gguf(du_hparams *hp, const du_gguf *g, const char *arch, du_diag *diag) {
     reader r = {.g = g, .arch = arch, .diag = diag};
     *hp = (du_hparams){.latent_eps = 1e-6f, .n_ctx_train = 4096};
-    int64_t n_block = 0;
-    need_i64(&r, "block_count", 1, MAX_LAYERS, &n_block);
-    get_i64(&r, "nextn_predict_layers", 0, n_block > 0 ? n_block - 1 : 0, &hp->n_nextn);
-    hp->n_layer = n_block - hp->n_nextn;
-    need_i64(&r, "embedding_length", 1, MAX_WIDTH, &hp->d_model);
-    get_i64(&r, "context_length", 1, MAX_CONTEXT, &hp->n_ctx_train);
-    get_i64(&r, "vocab_size", 1, MAX_VOCAB, &hp->n_vocab);
+    read_layers(&r, hp);
+    refuse_features(&r);
+    need_i64(&r, "embedding_length", 1, DU_WIDTH_MAX, &hp->d_model);
+    get_i64(&r, "context_length", 1, DU_CONTEXT_MAX, &hp->n_ctx_train);
+    get_i64(&r, "vocab_size", 1, DU_VOCAB_MAX, &hp->n_vocab);
     double eps = 1e-6;
     get_f64(&r, "attention.layer_norm_rms_epsilon", &eps);
     hp->eps = (float)eps;
@@ -198,7 +250,7 @@ du_err du_hparams_read_gguf(du_hparams *hp, const du_gguf *g, const char *arch, 
                         du_gguf_path(g), arch, eps);
     }
     if (r.err == DU_OK) {
-        uniform_i64(&r, "feed_forward_length", hp->n_layer, MAX_WIDTH, &hp->d_ff);
+        uniform_i64(&r, "feed_forward_length", hp->n_layer, DU_WIDTH_MAX, &hp->d_ff);
     }
     if (r.err == DU_OK) {
         read_heads(&r, hp);
@@ -230,14 +282,14 @@ static void write_experts(const du_hparams *hp, du_gguf_writer *w, const char *a
     put_u32(w, arch, "expert_count", m->n_expert);
     put_u32(w, arch, "expert_used_count", m->n_used);
     put_u32(w, arch, "expert_feed_forward_length", hp->d_ff_expert);
+    snprintf(key, sizeof key, "%s.expert_weights_norm", arch);
+    du_gguf_put_bool(w, key, m->normalise);
     if (hp->kv_rank == 0) {
         return; /* qwen3moe says no more */
     }
     put_u32(w, arch, "leading_dense_block_count", hp->n_dense_layer);
     put_u32(w, arch, "expert_shared_count", hp->n_shared_expert);
     put_f32(w, arch, "expert_weights_scale", (double)m->scale);
-    snprintf(key, sizeof key, "%s.expert_weights_norm", arch);
-    du_gguf_put_bool(w, key, m->normalise);
     put_u32(w, arch, "expert_gating_func", m->score == DU_SCORE_SIGMOID ? 2 : 1);
     if (m->n_group > 1) {
         put_u32(w, arch, "expert_group_count", m->n_group);

@@ -10,15 +10,6 @@
 #include "base/str.h"
 #include "model/hparams.h"
 
-enum {
-    MAX_LAYERS = 4096,
-    MAX_WIDTH = 1 << 20,
-    MAX_HEADS = 4096,
-    MAX_HEAD_DIM = 2048,
-    MAX_VOCAB = 1 << 24,
-    MAX_CONTEXT = 1 << 28
-};
-
 typedef struct {
     const json_t *config;
     du_diag *diag;
@@ -71,6 +62,26 @@ static void refuse_true(reader *r, const char *key) {
     }
 }
 
+static void refuse_unless(reader *r, const json_t *obj, const char *key, double neutral) {
+    double v = neutral;
+    get_f64(r, obj, key, &v);
+    if (r->err == DU_OK && v != neutral) {
+        r->err =
+            du_fail(r->diag, DU_EUNSUPPORTED, "%s: %g is not supported (%g is)", key, v, neutral);
+    }
+}
+
+/* A boolean that every supported model has true where it has it at all. */
+static void refuse_false(reader *r, const json_t *obj, const char *key) {
+    bool set = true;
+    if (r->err == DU_OK) {
+        r->err = du_json_get_bool(obj, key, &set, r->diag);
+    }
+    if (r->err == DU_OK && !set) {
+        r->err = du_fail(r->diag, DU_EUNSUPPORTED, "%s: false is not supported", key);
+    }
+}
+
 static void read_yarn(reader *r, const json_t *rope, du_hparams *hp) {
     hp->scaling = DU_SCALING_YARN;
     hp->yarn.beta_fast = 32;
@@ -84,6 +95,15 @@ static void read_yarn(reader *r, const json_t *rope, du_hparams *hp) {
     if (json_is_null(json_object_get(rope, "factor")) || !json_object_get(rope, "factor")) {
         hp->yarn.factor = (double)hp->n_ctx_train / hp->yarn.n_ctx_original;
     }
+    refuse_false(r, rope, "truncate");
+    double computed = du_hparams_rope_magnitude(hp), magnitude = computed;
+    get_f64(r, rope, "attention_factor", &magnitude);
+    if (r->err == DU_OK && fabs(magnitude - computed) > 1e-6) {
+        r->err = du_fail(r->diag, DU_EUNSUPPORTED,
+                         "rope_scaling.attention_factor: %g is not supported (%g follows from the "
+                         "other keys)",
+                         magnitude, computed);
+    }
 }
 
 static void read_rope(reader *r, du_hparams *hp) {
@@ -96,6 +116,8 @@ static void read_rope(reader *r, du_hparams *hp) {
     get_f64(r, r->config, "rope_theta", &hp->rope_theta);
     get_f64(r, rope, "rope_theta", &hp->rope_theta);
     in_range(r, "rope_theta", hp->rope_theta, 1.000001, 1e15);
+    refuse_unless(r, r->config, "partial_rotary_factor", 1);
+    refuse_unless(r, rope, "partial_rotary_factor", 1);
     if (!json_is_object(rope)) {
         return;
     }
@@ -137,6 +159,7 @@ static void read_router(reader *r, du_hparams *hp, bool v2) {
     get_f64(r, r->config, "routed_scaling_factor", &scale);
     get_i64(r, "n_group", 1, DU_MAX_EXPERTS, &m->n_group);
     get_i64(r, "topk_group", 1, DU_MAX_EXPERTS, &m->n_group_used);
+    m->normalise = true; /* of V3 where it is left out; V2 follows below */
     get_bool(r, "norm_topk_prob", &m->normalise);
     in_range(r, "routed_scaling_factor", scale, 0, 1e6);
     if (r->err != DU_OK) {
@@ -172,10 +195,10 @@ static void read_experts(reader *r, du_hparams *hp, const char *type) {
     }
     hp->n_dense_layer = 0;
     need_i64(r, "num_experts_per_tok", 1, DU_MAX_EXPERTS, &m->n_used);
-    need_i64(r, "moe_intermediate_size", 1, MAX_WIDTH, &hp->d_ff_expert);
+    need_i64(r, "moe_intermediate_size", 1, DU_WIDTH_MAX, &hp->d_ff_expert);
     m->scale = 1;
     if (latent) {
-        get_i64(r, "first_k_dense_replace", 0, MAX_LAYERS, &hp->n_dense_layer);
+        get_i64(r, "first_k_dense_replace", 0, DU_LAYERS_MAX, &hp->n_dense_layer);
         get_i64(r, "n_shared_experts", 0, DU_MAX_EXPERTS, &hp->n_shared_expert);
         int64_t freq = 1;
         get_i64(r, "moe_layer_freq", 1, 1, &freq);
@@ -193,24 +216,24 @@ static void read_experts(reader *r, du_hparams *hp, const char *type) {
 }
 
 static void read_heads(reader *r, du_hparams *hp) {
-    need_i64(r, "num_attention_heads", 1, MAX_HEADS, &hp->n_head);
-    get_i64(r, "kv_lora_rank", 1, MAX_WIDTH, &hp->kv_rank);
+    need_i64(r, "num_attention_heads", 1, DU_HEADS_MAX, &hp->n_head);
+    get_i64(r, "kv_lora_rank", 1, DU_WIDTH_MAX, &hp->kv_rank);
     if (r->err != DU_OK) {
         return;
     }
     hp->n_head_kv = hp->n_head;
     if (hp->kv_rank > 0) {
         int64_t nope = 0;
-        get_i64(r, "q_lora_rank", 0, MAX_WIDTH, &hp->q_rank);
-        need_i64(r, "qk_nope_head_dim", 1, MAX_HEAD_DIM, &nope);
-        need_i64(r, "qk_rope_head_dim", 2, MAX_HEAD_DIM, &hp->rope_dim);
-        need_i64(r, "v_head_dim", 1, MAX_HEAD_DIM, &hp->v_dim);
+        get_i64(r, "q_lora_rank", 0, DU_WIDTH_MAX, &hp->q_rank);
+        need_i64(r, "qk_nope_head_dim", 1, DU_HEAD_DIM_MAX, &nope);
+        need_i64(r, "qk_rope_head_dim", 2, DU_HEAD_DIM_MAX, &hp->rope_dim);
+        need_i64(r, "v_head_dim", 1, DU_HEAD_DIM_MAX, &hp->v_dim);
         hp->k_dim = nope + hp->rope_dim;
         return;
     }
-    get_i64(r, "num_key_value_heads", 1, MAX_HEADS, &hp->n_head_kv);
+    get_i64(r, "num_key_value_heads", 1, DU_HEADS_MAX, &hp->n_head_kv);
     hp->k_dim = hp->d_model / hp->n_head;
-    get_i64(r, "head_dim", 2, MAX_HEAD_DIM, &hp->k_dim);
+    get_i64(r, "head_dim", 2, DU_HEAD_DIM_MAX, &hp->k_dim);
     hp->v_dim = hp->rope_dim = hp->k_dim;
 }
 
@@ -226,11 +249,12 @@ du_err du_hparams_read_hf(du_hparams *hp, const json_t *config, du_diag *diag) {
     refuse_true(&r, "attention_bias");
     refuse_true(&r, "mlp_bias");
     refuse_true(&r, "use_sliding_window");
-    need_i64(&r, "num_hidden_layers", 1, MAX_LAYERS, &hp->n_layer);
-    need_i64(&r, "hidden_size", 1, MAX_WIDTH, &hp->d_model);
-    need_i64(&r, "vocab_size", 1, MAX_VOCAB, &hp->n_vocab);
-    need_i64(&r, "intermediate_size", 1, MAX_WIDTH, &hp->d_ff);
-    get_i64(&r, "max_position_embeddings", 1, MAX_CONTEXT, &hp->n_ctx_train);
+    refuse_false(&r, config, "rope_interleave"); /* of latent attention */
+    need_i64(&r, "num_hidden_layers", 1, DU_LAYERS_MAX, &hp->n_layer);
+    need_i64(&r, "hidden_size", 1, DU_WIDTH_MAX, &hp->d_model);
+    need_i64(&r, "vocab_size", 1, DU_VOCAB_MAX, &hp->n_vocab);
+    need_i64(&r, "intermediate_size", 1, DU_WIDTH_MAX, &hp->d_ff);
+    get_i64(&r, "max_position_embeddings", 1, DU_CONTEXT_MAX, &hp->n_ctx_train);
     get_i64(&r, "num_nextn_predict_layers", 0, 64, &hp->n_nextn);
     get_bool(&r, "tie_word_embeddings", &hp->tied);
     double eps = 1e-6;
