@@ -177,12 +177,18 @@ static void select_best(candidate *c, int64_t n, int64_t k) {
     }
 }
 
-/* How many of the n candidates top-p keeps; they are then first and sorted. weight(c) is
- * exp(logit - max). Sorts only as many as needed: first 64, then 8 times as many, and so on. */
-static int64_t keep_top_p(candidate *c, int64_t n, float max, double top_p) {
+/* The logarithm of a candidate's share, up to a constant: 0 for the best one. The difference is
+ * divided, not the logits, which a small temperature would make infinite. */
+static double log_weight(const candidate *c, float max, double temperature) {
+    return ((double)c->logit - (double)max) / temperature;
+}
+
+/* How many of the n candidates top-p keeps; they are then first and sorted. Sorts only as many as
+ * needed: first 64, then 8 times as many, and so on. */
+static int64_t keep_top_p(candidate *c, int64_t n, float max, double temperature, double top_p) {
     double total = 0;
     for (int64_t i = 0; i < n; i++) {
-        total += exp((double)c[i].logit - (double)max);
+        total += exp(log_weight(&c[i], max, temperature));
     }
     double want = top_p * total;
     for (int64_t part = 64;; part *= 8) {
@@ -191,7 +197,7 @@ static int64_t keep_top_p(candidate *c, int64_t n, float max, double top_p) {
         qsort(c, (size_t)k, sizeof *c, by_logit);
         double sum = 0;
         for (int64_t i = 0; i < k; i++) {
-            sum += exp((double)c[i].logit - (double)max);
+            sum += exp(log_weight(&c[i], max, temperature));
             if (sum >= want) {
                 return i + 1;
             }
@@ -207,31 +213,29 @@ static int32_t draw(du_sampler *s, float max) {
     candidate *c = s->candidates;
     int64_t n = 0;
     for (int32_t v = 0; v < s->V; v++) {
-        float l = s->logits[v] / (float)p->temperature;
-        if (l > -INFINITY) {
-            c[n++] = (candidate){v, l};
+        if (s->logits[v] > -INFINITY) {
+            c[n++] = (candidate){v, s->logits[v]};
         }
     }
-    max /= (float)p->temperature;
     if (p->top_k > 0 && p->top_k < n) {
         select_best(c, n, p->top_k);
         n = p->top_k;
     }
     if (p->top_p < 1) {
-        n = keep_top_p(c, n, max, p->top_p);
+        n = keep_top_p(c, n, max, p->temperature, p->top_p);
     }
     double least = p->min_p > 0 ? log(p->min_p) : -INFINITY, total = 0;
     int64_t kept = 0;
     for (int64_t i = 0; i < n; i++) {
-        double distance = (double)c[i].logit - (double)max;
-        if (distance >= least) {
-            total += exp(distance);
+        double weight = log_weight(&c[i], max, p->temperature);
+        if (weight >= least) {
+            total += exp(weight);
             c[kept++] = c[i];
         }
     }
     double at = du_rng_uniform(&s->rng) * total;
     for (int64_t i = 0; i < kept; i++) {
-        at -= exp((double)c[i].logit - (double)max);
+        at -= exp(log_weight(&c[i], max, p->temperature));
         if (at < 0) {
             return c[i].id;
         }

@@ -40,6 +40,24 @@ static void greedy_takes_the_lowest_of_equals(void **state) {
     du_sampler_free(s);
 }
 
+/* Logits divided by it would be infinite. */
+static void tiny_temperatures_take_the_best(void **state) {
+    (void)state;
+    static const double temperatures[] = {1e-6, 1e-30, 1e-300};
+    for (int k = 0; k < 3; k++) {
+        du_sampler_params p = du_sampler_defaults();
+        p.temperature = temperatures[k];
+        p.top_p = 0.9;
+        int counts[V];
+        count(p, 200, counts);
+        assert_int_equal(counts[1] + counts[3], 200);
+        p.min_p = 0.5;
+        p.top_p = 1;
+        count(p, 200, counts);
+        assert_true(counts[1] > 50 && counts[3] > 50 && counts[1] + counts[3] == 200);
+    }
+}
+
 static void frequencies_follow_the_softmax(void **state) {
     (void)state;
     enum { DRAWS = 100000 };
@@ -182,6 +200,7 @@ static void log_probabilities(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_takes_the_lowest_of_equals),
+        cmocka_unit_test(tiny_temperatures_take_the_best),
         cmocka_unit_test(frequencies_follow_the_softmax),
         cmocka_unit_test(filters_leave_what_they_should),
         cmocka_unit_test(top_p_on_a_large_vocabulary),
