@@ -202,6 +202,10 @@ du_err du_generate(du_generation *out, du_session *session, const du_lm *lm, con
                                     : "the prompt fills the context: %lld tokens, room for %lld",
                        (long long)n_prompt, (long long)(n_prompt + room));
     }
+    if (params->n_log_probs < 0 || params->n_log_probs > lm->model->hp.n_vocab) {
+        return du_fail(diag, DU_EINVAL, "%lld alternatives per token, the vocabulary has %lld",
+                       (long long)params->n_log_probs, (long long)lm->model->hp.n_vocab);
+    }
     int64_t n_max = params->n_max > 0 && params->n_max < room ? params->n_max : room;
     state st = {.params = params, .out = out, .lm = lm};
     du_detok_init(&st.detok, lm->tok, 0);

@@ -31,7 +31,8 @@ typedef struct {
     int64_t n_stop;
     bool split;                    /* split reasoning from content; else all is content */
     du_reasoning_start start;      /* when split: where the prompt left the reasoning */
-    int64_t n_log_probs;           /* keep so many alternatives per token; 0: none */
+    int64_t n_log_probs;           /* keep so many alternatives per token, at most the vocabulary;
+                                      0: none */
     bool keep_log_probs;           /* keep the log probability of each token */
     du_sync_progress_fn *progress; /* of the prompt; may be NULL */
     du_generate_fn *on_text;       /* may be NULL */
@@ -53,7 +54,7 @@ typedef struct {
 /* Syncs the session to the prompt and generates. out is filled also when cancelled; free with
  * du_generation_done in any case.
  * Returns DU_OK (finish says how it ended), and the errors of du_session_sync, du_sampler_new. A
- * prompt that fills the context is DU_ELIMIT. */
+ * prompt that fills the context is DU_ELIMIT, an empty one DU_EINVAL. */
 DU_NODISCARD
 du_err du_generate(du_generation *out, du_session *session, const du_lm *lm, const int32_t *prompt,
                    int64_t n_prompt, const du_generate_params *params, du_diag *diag);

@@ -40,6 +40,14 @@ static du_err load_chat(du_lm *lm, du_diag *diag) {
     return err == DU_ENOMEM ? du_fail_nomem(diag, "the chat template") : DU_OK;
 }
 
+/* An id beyond the vocabulary, however large, names no token. */
+static void add_eog(du_lm *lm, const json_t *id) {
+    json_int_t v = json_integer_value(id);
+    if (json_is_integer(id) && v >= 0 && v <= INT32_MAX) {
+        du_tokenizer_add_eog(lm->tok, (int32_t)v);
+    }
+}
+
 /* generation_config.json: further end tokens, and how to sample. */
 static du_err load_generation(du_lm *lm, du_diag *diag) {
     const du_hf *hf = du_weights_hf(lm->model->files);
@@ -51,11 +59,9 @@ static du_err load_generation(du_lm *lm, du_diag *diag) {
     for (size_t k = 0; k < 2; k++) {
         json_t *eos = json_object_get(sources[k], "eos_token_id"), *one;
         size_t i;
-        if (json_is_integer(eos)) {
-            du_tokenizer_add_eog(lm->tok, (int32_t)json_integer_value(eos));
-        }
+        add_eog(lm, eos);
         json_array_foreach(eos, i, one) {
-            du_tokenizer_add_eog(lm->tok, (int32_t)json_integer_value(one));
+            add_eog(lm, one);
         }
     }
     if (!config) {

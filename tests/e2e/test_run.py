@@ -145,6 +145,8 @@ class Run(unittest.TestCase):
         banned = value["tokens"][0]
         other = program.run(*words, "--logit-bias", f"{banned}=-inf").json
         self.assertEqual(other["tokens"][0], value["logprobs"][0]["top"][1][0])
+        more_than_there_are = program.run(*words, "--logprobs", "1000", status=1)
+        self.assertIn("1000 alternatives", more_than_there_are.err)
 
     def test_template_file(self):
         template = self.path("t.jinja", "<{{ messages[0].content }}{{ x }}>")
