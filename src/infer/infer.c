@@ -1,6 +1,7 @@
 #include "infer/infer.h"
 
 #include "infer/infer_int.h"
+#include "infer/session.h"
 
 du_infer_params du_infer_defaults(void) {
     return (du_infer_params){.auto_cache = true};
@@ -10,16 +11,12 @@ du_dtype du_infer_auto_cache_type(const du_model *model) {
     return model->block_quantised ? DU_F16 : DU_F32;
 }
 
-static int64_t pages_for(int64_t n) {
-    return (n + DU_KV_PAGE - 1) / DU_KV_PAGE;
-}
-
 du_err du_infer_cache_bytes(const du_model *model, du_dtype cache_type, int64_t n_ctx, int64_t *out,
                             du_diag *diag) {
     du_kv_layout kv;
     du_err err = model->arch->kv_layout(&model->hp, cache_type, &kv, diag);
     if (err == DU_OK) {
-        *out = pages_for(n_ctx) * (int64_t)kv.page_bytes;
+        *out = du_pages_for(n_ctx) * (int64_t)kv.page_bytes;
     }
     return err;
 }
@@ -45,12 +42,12 @@ static du_err choose_n_ctx(du_infer *inf, const du_infer_params *params, int64_t
                        "a context of %lld: the model was trained for 1 to %lld tokens",
                        (long long)params->n_ctx, (long long)trained);
     }
-    if (params->n_ctx > fits && pages_for(params->n_ctx) * page > available && available > 0) {
+    if (params->n_ctx > fits && du_pages_for(params->n_ctx) * page > available && available > 0) {
         return du_fail(
             diag, DU_ELIMIT,
             "a context of %lld needs %.1f MB of cache and %.1f MB of memory are free: use "
             "at most -c %lld, or --cache-type q8_0",
-            (long long)params->n_ctx, (double)(pages_for(params->n_ctx) * page) / 1e6,
+            (long long)params->n_ctx, (double)(du_pages_for(params->n_ctx) * page) / 1e6,
             (double)available / 1e6, (long long)fits);
     }
     inf->n_ctx = params->n_ctx;
@@ -76,8 +73,8 @@ static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag)
         err = choose_n_ctx(inf, params, n_sessions, diag);
     }
     if (err == DU_OK) {
-        err = du_page_pool_init(&inf->pages, pages_for(inf->n_ctx) * n_sessions, inf->kv.page_bytes,
-                                diag);
+        err = du_page_pool_init(&inf->pages, du_pages_for(inf->n_ctx) * n_sessions,
+                                inf->kv.page_bytes, diag);
     }
     if (err != DU_OK) {
         return err;
@@ -238,17 +235,17 @@ du_err du_infer_step(du_infer *inf, const du_step_item *items, int64_t n_items, 
     for (int64_t i = 0; err == DU_OK && i < n_items; i++) {
         err = du_session_reserve(items[i].session, items[i].session->n + items[i].n, diag);
     }
-    if (err != DU_OK) {
-        return err;
-    }
     du_arena_mark mark = du_arena_get_mark(inf->ctx.scratch);
     rows r;
-    err = gather(inf, items, n_items, &r);
+    err = err ? err : gather(inf, items, n_items, &r);
     if (err == DU_OK) {
         err = du_model_forward(&inf->ctx, inf->model, &r.batch);
     }
     if (err == DU_OK) {
         hand_out(inf, items, n_items, &r);
+    }
+    for (int64_t i = 0; err != DU_OK && i < n_items; i++) {
+        du_session_truncate(items[i].session, items[i].session->n); /* gives reserved pages back */
     }
     du_arena_release(inf->ctx.scratch, mark);
     return err == DU_ENOMEM ? du_fail_nomem(diag, "activations: use a smaller chunk") : err;

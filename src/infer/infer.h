@@ -1,5 +1,5 @@
 /* Running a model: threads, memory and the pages of the key/value cache, and one step over rows of
- * any number of sessions. */
+ * any number of sessions. A runner and its sessions are one thread's at a time. */
 #ifndef DU_INFER_INFER_H
 #define DU_INFER_INFER_H
 
@@ -55,9 +55,10 @@ typedef struct {
 } du_step_item;
 
 /* One forward pass over the new tokens of n_items different sessions of one runner. What a session
- * gets does not depend on the others. On failure every session is as it was.
- * Returns DU_OK; DU_EINVAL (a token id outside the vocabulary); DU_ELIMIT (a session would outgrow
- * n_ctx, or no page of the cache is free); DU_ENOMEM; an expert source's error. */
+ * gets does not depend on the others. On failure every session has the tokens and pages it had;
+ * what the items' logits hold then is undefined. Returns DU_OK; DU_EINVAL (a token id outside the
+ * vocabulary); DU_ELIMIT (a session would outgrow n_ctx, or no page of the cache is free);
+ * DU_ENOMEM; an expert source's error. */
 DU_NODISCARD
 du_err du_infer_step(du_infer *inf, const du_step_item *items, int64_t n_items, du_diag *diag);
 

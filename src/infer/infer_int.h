@@ -4,6 +4,11 @@
 
 #include "infer/infer.h"
 
+/* Pages that n positions take. */
+static inline int64_t du_pages_for(int64_t n) {
+    return (n + DU_KV_PAGE - 1) / DU_KV_PAGE;
+}
+
 /* Pages of equal size in one block of address space (touched when first used), with a reference
  * count each and a list of the free ones. One thread at a time. */
 typedef struct {
@@ -42,8 +47,7 @@ struct du_session {
 };
 
 /* Makes pages [0, ceil(n / DU_KV_PAGE)) exist, and those from position s->n on writable by this
- * session alone. On failure the session holds no fewer and no other pages than it needs for s->n.
- */
+ * session alone. On failure the session holds no more pages than it needs for s->n. */
 DU_NODISCARD
 du_err du_session_reserve(du_session *s, int64_t n, du_diag *diag);
 

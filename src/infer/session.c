@@ -10,7 +10,7 @@ du_err du_session_new(du_session **out, du_infer *inf, du_diag *diag) {
         return du_fail_nomem(diag, "a session");
     }
     s->inf = inf;
-    int64_t n_pages = (inf->n_ctx + DU_KV_PAGE - 1) / DU_KV_PAGE;
+    int64_t n_pages = du_pages_for(inf->n_ctx);
     s->seq.pages = du_alloc_zero((size_t)n_pages, sizeof *s->seq.pages);
     s->tokens = du_alloc_array((size_t)inf->n_ctx, sizeof *s->tokens);
     s->logits = du_alloc_array((size_t)inf->model->hp.n_vocab, sizeof *s->logits);
@@ -76,7 +76,7 @@ int64_t du_session_common(const du_session *s, const int32_t *tokens, int64_t n)
 }
 
 void du_session_truncate(du_session *s, int64_t n) {
-    int64_t keep = (n + DU_KV_PAGE - 1) / DU_KV_PAGE;
+    int64_t keep = du_pages_for(n);
     while (s->n_pages > keep) {
         du_page_unref(&s->inf->pages, s->seq.pages[--s->n_pages]);
     }

@@ -50,14 +50,10 @@ static uint64_t shape_hash(const du_infer *inf) {
     return fnv1a(h, shape, sizeof shape);
 }
 
-static int64_t n_pages_of(int64_t n) {
-    return (n + DU_KV_PAGE - 1) / DU_KV_PAGE;
-}
-
 du_err du_session_save(const du_session *s, const char *path, du_diag *diag) {
     uint64_t head[3] = {(uint64_t)s->n, shape_hash(s->inf), 0};
     head[2] = fnv1a(0, s->tokens, (size_t)s->n * sizeof *s->tokens);
-    for (int64_t i = 0; i < n_pages_of(s->n); i++) {
+    for (int64_t i = 0; i < du_pages_for(s->n); i++) {
         head[2] = hash_words(head[2], s->seq.pages[i], s->inf->kv.page_bytes);
     }
     du_writer *w;
@@ -68,7 +64,7 @@ du_err du_session_save(const du_session *s, const char *path, du_diag *diag) {
     du_write(w, magic, sizeof magic);
     du_write(w, head, sizeof head);
     du_write(w, s->tokens, (size_t)s->n * sizeof *s->tokens);
-    for (int64_t i = 0; i < n_pages_of(s->n) && !du_writer_failed(w); i++) {
+    for (int64_t i = 0; i < du_pages_for(s->n) && !du_writer_failed(w); i++) {
         du_write(w, s->seq.pages[i], s->inf->kv.page_bytes);
     }
     err = du_writer_commit(w, diag);
@@ -93,7 +89,7 @@ static du_err check(const du_session *s, const char *path, const du_map *map, ui
         return du_fail(diag, DU_ELIMIT, "%s: holds %llu tokens, the context is %lld (-c)", path,
                        (unsigned long long)n, (long long)s->inf->n_ctx);
     }
-    size_t page_bytes = s->inf->kv.page_bytes, n_pages = (size_t)n_pages_of((int64_t)n);
+    size_t page_bytes = s->inf->kv.page_bytes, n_pages = (size_t)du_pages_for((int64_t)n);
     const uint8_t *tokens = du_read_bytes(&r, (size_t)n * sizeof(int32_t));
     const uint8_t *pages = du_read_bytes(&r, n_pages * page_bytes);
     if (r.bad || du_reader_left(&r) != 0 ||
@@ -128,7 +124,7 @@ du_err du_session_restore(du_session *s, const char *path, du_diag *diag) {
         const uint8_t *at = map.data + HEADER_BYTES;
         memcpy(s->tokens, at, (size_t)n * sizeof *s->tokens);
         at += (size_t)n * sizeof *s->tokens;
-        for (int64_t i = 0; i < n_pages_of((int64_t)n); i++) {
+        for (int64_t i = 0; i < du_pages_for((int64_t)n); i++) {
             memcpy(s->seq.pages[i], at, s->inf->kv.page_bytes);
             at += s->inf->kv.page_bytes;
         }

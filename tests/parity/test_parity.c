@@ -251,6 +251,24 @@ static void a_decode_step_allocates_nothing(void **state) {
     }
 }
 
+/* A step that finds no page for its second session leaves the first as it was. */
+static void a_failed_step_gives_its_pages_back(void **state) {
+    (void)state;
+    du_diag diag;
+    fixture f = fixture_open(names[0]);
+    du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_ctx = 64});
+    du_session *first = open_session(inf), *second = open_session(inf); /* one page for both */
+    du_step_item items[] = {{first, f.ids, 3, 0, NULL}, {second, f.ids, 3, 0, NULL}};
+    assert_int_equal(du_infer_pages_free(inf), 1);
+    assert_fails(du_infer_step(inf, items, 2, &diag), DU_ELIMIT, &diag, "cache");
+    assert_int_equal(du_infer_pages_free(inf), 1);
+    assert_ok(du_session_sync(second, f.ids, 3, NULL, NULL, &diag), &diag);
+    du_session_free(first);
+    du_session_free(second);
+    du_infer_free(inf);
+    fixture_close(&f);
+}
+
 static void limits_are_errors(void **state) {
     (void)state;
     du_diag diag;
@@ -311,6 +329,7 @@ int main(void) {
         cmocka_unit_test(saved_and_restored_cache_keeps_bits),
         cmocka_unit_test(rounded_caches_are_near),
         cmocka_unit_test(a_decode_step_allocates_nothing),
+        cmocka_unit_test(a_failed_step_gives_its_pages_back),
         cmocka_unit_test(limits_are_errors),
         cmocka_unit_test(scores_are_log_likelihoods),
     };
