@@ -21,7 +21,7 @@ import subprocess
 import sys
 
 FILE_LINES_MAX, FUNCTION_LINES_MAX = 1000, 120
-TOP = ("src", "include", "tests", "bench", "tools", "cmake", "docs", "web", ".ci")
+TOP = ("src", "include", "examples", "tests", "bench", "tools", "cmake", "docs", "web", ".ci")
 TEXT = {".c", ".h", ".cu", ".py", ".sh", ".md", ".txt", ".cmake", ".in", ".js", ".css", ".html"}
 REASON = re.compile(r"\breason:", re.IGNORECASE)
 
