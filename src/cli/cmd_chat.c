@@ -44,10 +44,10 @@ typedef struct {
 } chat;
 
 static const char help_text[] =
-    "/think      ask the model to reason first      /nothink    ask it not to\n"
-    "/reset      forget the conversation            /save FILE  write it as JSON messages\n"
-    "/help       this text                          /quit       end (as Ctrl-D does)\n"
-    "A line that ends with \\ goes on in the next; lines between two of \"\"\" are one text.\n"
+    "/think      ask the model to reason first   /nothink    ask it not to\n"
+    "/reset      forget the conversation         /save FILE  write it as JSON\n"
+    "/help       this text                       /quit       end (as Ctrl-D does)\n"
+    "A line that ends with \\ goes on in the next; lines between two \"\"\" are one.\n"
     "Ctrl-C stops an answer, or gives up the line that is being typed.";
 
 static du_err reset(chat *c, du_diag *diag) {

@@ -3,6 +3,8 @@
 #include "cli/cli.h"
 #include "cli/out.h"
 
+extern const du_cli_command du_cli_help;
+
 enum { AS_TEXT, AS_MAN, AS_BASH, AS_ZSH, AS_FISH };
 static int as = AS_TEXT;
 
@@ -98,10 +100,35 @@ static void add_man_command(du_str *out, const du_cli_command *command) {
             add_troff_option(out, &groups[g].opts[i]);
         }
     }
-    du_str_add_s(out, ".PP\nExample:\n.PP\n.nf\n.RS\n");
+    du_str_add_s(out, ".PP\nExample:\n.PP\n.nf\n");
     add_troff(out, command->example);
-    du_str_add_s(out, "\n.RE\n.fi\n");
+    du_str_add_s(out, "\n.fi\n");
 }
+
+/* What belongs to no single command; the contracts are in docs/CLI.md. */
+static const char man_rest[] =
+    ".SH MODELS\n"
+    "A GGUF file (any part of a split one), or a directory as Hugging Face has it, with\n"
+    "\\fIconfig.json\\fR, \\fItokenizer.json\\fR and safetensors.\n"
+    ".SH FILES\n"
+    "Texts, token ids and messages may come from pipes, and from standard input where \\fB\\-\\fR\n"
+    "stands for a file. Files to write get a temporary name, \\fINAME.tmp\\-PID\\-N\\fR beside "
+    "the\n"
+    "final one, and are renamed when they are whole.\n"
+    ".TP\n\\fI~/.local/state/dure/history\\fR\n"
+    "the lines typed in dure chat\n"
+    ".TP\n\\fI~/.editrc\\fR\n"
+    "key bindings of dure chat, see \\fBeditrc\\fR(5)\n"
+    ".SH EXIT STATUS\n"
+    ".TP\n0\ndone\n"
+    ".TP\n1\nfailed: one line on standard error says what, where and why\n"
+    ".TP\n2\nthe command line was wrong\n"
+    ".TP\n130\ninterrupted by SIGINT, SIGTERM or SIGHUP\n"
+    ".SH ENVIRONMENT\n"
+    ".TP\n\\fBNO_COLOR\\fR\nwhen not empty: no colours on terminals\n"
+    ".TP\n\\fBTERM\\fR\n\\fIdumb\\fR: neither colours nor progress bars\n"
+    ".TP\n\\fBXDG_STATE_HOME\\fR\nthe folder that takes the place of \\fI~/.local/state\\fR\n"
+    ".TP\n\\fBEDITRC\\fR\nthe file that takes the place of \\fI~/.editrc\\fR\n";
 
 static void add_man(du_str *out) {
     size_t n;
@@ -115,11 +142,7 @@ static void add_man(du_str *out) {
     for (size_t i = 0; i < n; i++) {
         add_man_command(out, commands[i]);
     }
-    du_str_add_s(
-        out, ".SH EXIT STATUS\n0 done, 1 failed, 2 the command line was wrong, 130 interrupted.\n"
-             ".SH ENVIRONMENT\n.TP\n\\fBNO_COLOR\\fR\nno colours on terminals\n"
-             ".TP\n\\fBXDG_STATE_HOME\\fR\nwhere \\fIdure/history\\fR, the lines typed in dure "
-             "chat, is kept (default \\fI~/.local/state\\fR)\n");
+    du_str_add_s(out, man_rest);
 }
 
 /* One line per option of a command: `each` gets the option and the command. */
@@ -242,7 +265,15 @@ static void add_zsh(du_str *out) {
     for (size_t i = 0; i < n; i++) {
         du_str_addf(out, "    %s)\n        _arguments", commands[i]->name);
         each_option(out, commands[i], zsh_option);
-        du_str_add_s(out, " \\\n            '*:argument:_files'\n        ;;\n");
+        du_str_add_s(out, " \\\n            '*:argument:");
+        if (commands[i] == &du_cli_help) {
+            du_str_add_c(out, '(');
+            add_command_names(out);
+            du_str_add_c(out, ')');
+        } else {
+            du_str_add_s(out, "_files");
+        }
+        du_str_add_s(out, "'\n        ;;\n");
     }
     du_str_add_s(out, "    esac\n}\n_dure \"$@\"\n");
 }
@@ -276,6 +307,9 @@ static void add_fish(du_str *out) {
         du_str_add_s(out, "'\n");
         each_option(out, commands[i], fish_option);
     }
+    du_str_add_s(out, "complete -c dure -f -n '__fish_seen_subcommand_from help' -a '");
+    add_command_names(out);
+    du_str_add_s(out, "'\n");
 }
 
 static du_cli_status run(int n_args, char **args, du_diag *diag) {

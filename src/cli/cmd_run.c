@@ -269,7 +269,7 @@ const du_cli_command du_cli_run = {
              "where it is; the status is then 130.",
     .example = "dure run -p 'What is 17 + 28 - 9?'\n"
                "dure run model.gguf -p 'Why is the sky blue?' -n 500 --temp 0 --json\n"
-               "cat letter.txt | dure run model.gguf -s 'Answer briefly.' - > answer.txt",
+               "cat letter.txt | dure run model.gguf -s 'Be brief.' - > answer.txt",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .samples = true,

@@ -108,6 +108,70 @@ class OnATerminal(unittest.TestCase):
         second.type("\x04")
         self.assertEqual(second.close(), 0)
 
+    def test_history_belongs_to_its_owner(self):
+        terminal = self.open(*WORDS)
+        terminal.type("a\r")
+        self.answered(terminal)
+        terminal.type("/quit\r")
+        self.assertEqual(terminal.close(), 0)
+        mode = os.stat(os.path.join(self.folder, "dure/history")).st_mode
+        self.assertEqual(mode & 0o077, 0)
+
+    def saved(self, terminal):
+        """The messages so far, and the end of the program."""
+        path = os.path.join(self.folder, "saved as.json")
+        terminal.type(f"/save {path}\r")
+        terminal.read_until("messages are in ")
+        terminal.read_until("> ")
+        terminal.wait_for_editing()
+        terminal.type("\x04")
+        self.assertEqual(terminal.close(), 0)
+        return json.loads(program.read(path))
+
+    def test_lines_are_edited(self):
+        terminal = self.open(*WORDS)
+        # Home, delete to the end, left arrow, word back, backspace over a wide character.
+        terminal.type("wrong\x01\x0b" "벼를 벴다다\x7f" " Z\x1b[D\x08\x7f" "\x05" "\x7f." "\r")
+        self.answered(terminal)
+        self.assertEqual(self.saved(terminal)[0]["content"], "벼를 벴.")
+
+    def test_texts_of_several_lines(self):
+        terminal = self.open(*WORDS)
+        for text in ('one\\\rtwo\r', '"""\r/help\r\rend\r"""\r'):
+            for line in text.split("\r")[:-1]:
+                terminal.type(line + "\r")
+                terminal.read_until("\n")
+                terminal.wait_for_editing()
+            self.answered(terminal)
+        users = [m["content"] for m in self.saved(terminal) if m["role"] == "user"]
+        self.assertEqual(users, ["one\ntwo", "/help\n\nend"])
+
+    def test_interrupt_gives_up_all_lines_of_a_text(self):
+        terminal = self.open(*WORDS)
+        terminal.type('"""\r')
+        terminal.read_until("| ")
+        terminal.wait_for_editing()
+        terminal.type("given up")
+        terminal.read_until("given up")
+        terminal.interrupt()
+        terminal.read_until("/quit ends")
+        terminal.read_until("> ")
+        terminal.wait_for_editing()
+        terminal.type("kept\r")
+        self.answered(terminal)
+        self.assertEqual(self.saved(terminal)[0]["content"], "kept")
+
+    def test_help_fits_the_terminal(self):
+        terminal = self.open(*WORDS)
+        terminal.type("/help\r")
+        shown = terminal.read_until("being typed.")
+        for command in ("/think", "/nothink", "/reset", "/save FILE", "/help", "/quit"):
+            self.assertIn(command, shown)
+        for line in shown.split("\r\n"):
+            self.assertLessEqual(len(line), 80, line)
+        terminal.type("\x04")
+        terminal.close()
+
     def test_interrupt_stops_the_answer_and_not_the_program(self):
         model = edited(self.folder, program.model("qwen2"), "config.json",
                        max_position_embeddings=1000000)

@@ -94,6 +94,36 @@ class Help(unittest.TestCase):
         done = subprocess.run(["bash"], input=script, text=True, capture_output=True)
         self.assertEqual(done.stdout.split("\n")[:3], ["version", "--json", "zsh"])
 
+    def test_fish_completion_works(self):
+        if not shutil.which("fish"):
+            self.skipTest("no fish")
+        script = program.run("help", "--as", "fish").out
+        for line, wanted in (("dure ver", ["version"]), ("dure version --j", ["--json"]),
+                             ("dure help tok", ["tokenize"]), ("dure run --cache-type q", ["q8_0"])):
+            done = subprocess.run(["fish", "-c", f"{script}\ncomplete -C '{line}'"], text=True,
+                                  capture_output=True, check=True)
+            self.assertEqual([row.split("\t")[0] for row in done.stdout.splitlines()], wanted)
+
+    def test_options_that_all_have(self):
+        """What docs/CLI.md promises of kinds of commands."""
+        computing = {"threads", "ctx", "cache-type", "seed", "deterministic", "isa"}
+        for command in ("run", "chat", "inspect", "bench", "convert", "quantize", "imatrix",
+                        "perplexity", "logits"):
+            self.assertLessEqual(computing, set(options(command)), command)
+        for command in ("run", "inspect", "bench", "convert", "quantize", "imatrix", "perplexity",
+                        "tokenize", "version"):
+            self.assertIn("json", options(command), command)
+        for command in ("run", "chat"):
+            self.assertIn("think", options(command))
+        text = program.run("help", "run").out
+        for letter in ("-p, --prompt", "-f, --file", "-n, --max-tokens", "-c, --ctx",
+                       "-t, --threads"):
+            self.assertIn(letter, text)
+
+    def test_overview_fits_80_columns(self):
+        for line in program.run("help").out.splitlines():
+            self.assertLessEqual(len(line), 80, line)
+
     def test_docs_show_what_help_says(self):
         done = subprocess.run([sys.executable, os.path.join(program.SOURCE,
                                                             "tools/update_cli_docs.py"), "--check",

@@ -155,6 +155,38 @@ class Run(unittest.TestCase):
         ids = [int(i) for i in program.run("tokenize", MODEL, "--bos", stdin="<가[1]>").out.split()]
         self.assertEqual(value["prompt_tokens"], ids)
 
+    def test_without_a_model(self):
+        """The built-in one; a program that has none says so."""
+        if program.run("version", "--json").json["default_model_bytes"] == 0:
+            done = program.run("run", "-p", "x", status=1)
+            self.assertIn("built without models/dure-tiny.gguf: name a MODEL", done.err)
+            return
+        value = program.run("run", "-p", "17 + 28 - 9 = ?", *GREEDY).json
+        self.assertEqual(value["finish"], "stop")
+        self.assertIn("36", value["content"])
+
+    def test_text_is_utf_8_and_tokens_are_exact(self):
+        """A random model writes any bytes: `text` shows U+FFFD for what is not UTF-8."""
+        words = ("run", MODEL, "--raw", "-p", "abc", "-n", "200", "--ignore-eos", "--temp", "3",
+                 "--seed", "5", "--json")
+        value = program.run(*words).json
+        self.assertEqual(len(value["tokens"]), 200)
+        tokenizer = json.loads(program.read(MODEL, "tokenizer.json"))
+        known = {*tokenizer["model"]["vocab"].values(), *(t["id"] for t in tokenizer["added_tokens"])}
+        # The output matrix has more rows than the tokenizer has tokens; they stand for nothing.
+        ids = " ".join(str(i) for i in value["tokens"] if i in known)
+        data = program.run("detokenize", MODEL, "--skip-special", stdin=ids).out_bytes
+        with self.assertRaises(UnicodeDecodeError):
+            data.decode()
+        self.assertEqual(value["text"], data.decode(errors="replace"))
+        self.assertEqual((value["reasoning"], value["content"]), ("", value["text"]))
+
+    def test_context_that_fills_up_is_length(self):
+        prompt = os.path.join(MODEL, "prompt.txt")
+        value = program.run("run", MODEL, "--tokens-file", prompt, "-c", "20", "--ignore-eos",
+                            *GREEDY).json
+        self.assertEqual((value["finish"], len(value["tokens"])), ("length", 8))
+
     def interrupt(self, *words):
         """Starts a long answer, interrupts it once it runs; (status, stdout, stderr)."""
         model = edited(self.folder, program.model("qwen2"), "config.json",
