@@ -1,9 +1,9 @@
 /* One view of a model's tensors over GGUF files and Hugging Face directories.
  *
  * The list is built once, in the container's order, and borrows everything from the container's
- * maps. Two things are put right here, so that nobody above has to know of them: GGUF's dimensions
- * are turned round, and a safetensors tensor whose data is not aligned to its numbers (the format
- * does not ask for that) is copied. */
+ * maps. Three things are put right here, so that nobody above has to know of them: GGUF's
+ * dimensions are turned round, a safetensors tensor whose data is not aligned to its numbers (the
+ * format does not ask for that) is copied, and scales of FP8 weights are f32. */
 #include "formats/weights.h"
 
 #include <inttypes.h>
@@ -21,7 +21,7 @@ struct du_weights {
     du_st *st;
     du_weight *list;
     int64_t n;
-    du_arena *copies; /* of data that was not aligned; NULL when all was */
+    du_arena *copies; /* of what could not stay in the map; NULL when all could */
 };
 
 _Static_assert((int)DU_ST_DIMS_MAX >= (int)DU_GGUF_DIMS_MAX, "a weight has room for either's dims");
@@ -48,14 +48,19 @@ static void weight_of_st(du_weight *w, const du_st_tensor *t) {
     memcpy(w->dims, t->dims, sizeof w->dims);
 }
 
+/* Room for n elements that lives as long as w; NULL when memory is short. */
+static void *copy_room(du_weights *w, size_t n, size_t elem_bytes) {
+    if (!w->copies) {
+        w->copies = du_arena_new(0);
+    }
+    return w->copies ? du_arena_alloc(w->copies, n, elem_bytes) : NULL;
+}
+
 static du_err align(du_weights *w, du_weight *t, size_t elem_bytes, du_diag *diag) {
     if ((uintptr_t)t->data % elem_bytes == 0) {
         return DU_OK;
     }
-    if (!w->copies) {
-        w->copies = du_arena_new(0);
-    }
-    void *copy = w->copies ? du_arena_alloc(w->copies, t->n_bytes, 1) : NULL;
+    void *copy = copy_room(w, t->n_bytes, 1);
     if (!copy) {
         return du_fail_nomem(diag, t->name);
     }
@@ -64,8 +69,9 @@ static du_err align(du_weights *w, du_weight *t, size_t elem_bytes, du_diag *dia
     return DU_OK;
 }
 
-/* Finds the scales of an FP8 tensor: one f32 for each 128 x 128 tile. */
-static du_err set_scales(const du_weights *w, du_weight *t, du_diag *diag) {
+/* Finds the scales of an FP8 tensor: one number for each 128 x 128 tile, F32 in DeepSeek's files,
+ * BF16 in Qwen's. */
+static du_err set_scales(du_weights *w, du_weight *t, du_diag *diag) {
     if (t->n_dims != 2) {
         return du_fail(diag, DU_EUNSUPPORTED, "%s: %s: FP8 with %" PRId32 " dimensions", w->path,
                        t->name, t->n_dims);
@@ -83,14 +89,23 @@ static du_err set_scales(const du_weights *w, du_weight *t, du_diag *diag) {
     }
     int64_t rows = t->dims[0] / DU_F8_TILE + (t->dims[0] % DU_F8_TILE != 0);
     int64_t cols = t->dims[1] / DU_F8_TILE + (t->dims[1] % DU_F8_TILE != 0);
-    if (scales->dtype != DU_F32 || scales->n_dims != 2 || scales->dims[0] != rows ||
-        scales->dims[1] != cols) {
+    if ((scales->dtype != DU_F32 && scales->dtype != DU_BF16) || scales->n_dims != 2 ||
+        scales->dims[0] != rows || scales->dims[1] != cols) {
         return du_fail(diag, DU_EFORMAT,
-                       "%s: %s: not F32 [%" PRId64 ", %" PRId64 "], one scale "
+                       "%s: %s: not F32 or BF16 [%" PRId64 ", %" PRId64 "], one scale "
                        "for each 128 x 128 tile",
                        w->path, scales->name, rows, cols);
     }
-    t->scale_inv = scales->data;
+    if (scales->dtype == DU_F32) {
+        t->scale_inv = scales->data;
+        return DU_OK;
+    }
+    float *copy = copy_room(w, (size_t)(rows * cols), sizeof *copy);
+    if (!copy) {
+        return du_fail_nomem(diag, t->name);
+    }
+    du_dtype_get(scales->dtype)->unpack(copy, scales->data, rows * cols);
+    t->scale_inv = copy;
     return DU_OK;
 }
 

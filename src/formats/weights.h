@@ -21,8 +21,8 @@ typedef struct {
     int64_t dims[DU_ST_DIMS_MAX]; /* outermost first; 1 from n_dims on */
     const void *data;             /* aligned to its numbers */
     size_t n_bytes;
-    /* F8_E4M3: the scales of NAME_scale_inv, [ceil(dims[0]/128), ceil(dims[1]/128)] f32, as
-     * du_mat's aux wants them; NULL for every other type. */
+    /* F8_E4M3: the scales of NAME_scale_inv, [ceil(dims[0]/128), ceil(dims[1]/128)] f32 (BF16 in
+     * some files), as du_mat's aux wants them; NULL for every other type. */
     const float *scale_inv;
 } du_weight;
 

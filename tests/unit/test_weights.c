@@ -139,6 +139,22 @@ static void fp8_comes_with_its_scales(void **state) {
     test_tmp_remove(&tmp);
 }
 
+/* As in Qwen's FP8 files. */
+static void fp8_scales_may_be_bf16(void **state) {
+    (void)state;
+    test_tmp tmp = make_model("{" ENTRY("w_scale_inv", "BF16", "[1,2]", "[0,4]") "," ENTRY(
+                                  "w", "F8_E4M3", "[2,129]", "[4,262]") "}",
+                              262);
+    du_diag diag;
+    du_weights *w = NULL;
+    assert_ok(du_weights_open(&w, tmp.path, &diag), &diag);
+    const float *scales = du_weights_find(w, "w")->scale_inv;
+    const uint32_t bits[2] = {0x01000000, 0x03020000}; /* bytes 0 to 3 as two bfloat16 */
+    assert_memory_equal(scales, bits, sizeof bits);
+    du_weights_close(w);
+    test_tmp_remove(&tmp);
+}
+
 static void wrong_directories_are_refused(void **state) {
     (void)state;
     static const struct {
@@ -153,13 +169,13 @@ static void wrong_directories_are_refused(void **state) {
          DU_EUNSUPPORTED},
         {"{" ENTRY("w_scale_inv", "F32", "[1,2]", "[0,8]") "," ENTRY("w", "F8_E4M3", "[2,2]",
                                                                      "[8,12]") "}",
-         12, ": w_scale_inv: not F32 [1, 1]", DU_EFORMAT},
+         12, ": w_scale_inv: not F32 or BF16 [1, 1]", DU_EFORMAT},
         {"{" ENTRY("w_scale_inv", "F32", "[1]", "[0,4]") "," ENTRY("w", "F8_E4M3", "[2,2]",
                                                                    "[4,8]") "}",
-         8, ": w_scale_inv: not F32 [1, 1]", DU_EFORMAT},
+         8, ": w_scale_inv: not F32 or BF16 [1, 1]", DU_EFORMAT},
         {"{" ENTRY("w_scale_inv", "I32", "[1,1]", "[0,4]") "," ENTRY("w", "F8_E4M3", "[2,2]",
                                                                      "[4,8]") "}",
-         8, ": w_scale_inv: not F32 [1, 1]", DU_EFORMAT},
+         8, ": w_scale_inv: not F32 or BF16 [1, 1]", DU_EFORMAT},
         {"{" ENTRY("w", "F4", "[2,2]", "[0,4]") "}", 4, "/model.safetensors: w: number type F4",
          DU_EUNSUPPORTED},
     };
@@ -190,9 +206,9 @@ static void wrong_directories_are_refused(void **state) {
 
 static void failed_allocations_are_survived(void **state) {
     (void)state;
-    test_tmp tmp = make_model("{" ENTRY("s_scale_inv", "F32", "[1,1]",
-                                        "[0,4]") "," ENTRY("s", "F8_E4M3", "[2,2]", "[4,8]") "}",
-                              8);
+    test_tmp tmp = make_model("{" ENTRY("s_scale_inv", "BF16", "[1,1]",
+                                        "[0,2]") "," ENTRY("s", "F8_E4M3", "[2,2]", "[2,6]") "}",
+                              6);
     int64_t live = du_mem_get_stats().n_live;
     int n = 1;
     for (bool opened = false; !opened; n++) {
@@ -218,6 +234,7 @@ int main(void) {
         cmocka_unit_test(a_directory_gives_its_tensors),
         cmocka_unit_test(data_is_aligned_whatever_the_header),
         cmocka_unit_test(fp8_comes_with_its_scales),
+        cmocka_unit_test(fp8_scales_may_be_bf16),
         cmocka_unit_test(wrong_directories_are_refused),
         cmocka_unit_test(failed_allocations_are_survived),
     };
