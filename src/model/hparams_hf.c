@@ -237,6 +237,19 @@ static void read_heads(reader *r, du_hparams *hp) {
     hp->v_dim = hp->rope_dim = hp->k_dim;
 }
 
+/* Weights stored in another way than FP8 with tiles: their tensors have names of their own, whose
+ * absence alone would not tell a reader why. */
+static void refuse_quantised(reader *r) {
+    const json_t *how = json_object_get(r->config, "quantization_config");
+    const char *method = "fp8";
+    get_str(r, how, "quant_method", &method);
+    if (r->err == DU_OK && strcmp(method, "fp8") != 0) {
+        r->err =
+            du_fail(r->diag, DU_EUNSUPPORTED,
+                    "quantization_config: quant_method '%.40s' is not supported (fp8 is)", method);
+    }
+}
+
 du_err du_hparams_read_hf(du_hparams *hp, const json_t *config, du_diag *diag) {
     reader r = {.config = config, .diag = diag};
     *hp = (du_hparams){.latent_eps = 1e-6f, .n_ctx_train = 2048};
@@ -246,6 +259,7 @@ du_err du_hparams_read_hf(du_hparams *hp, const json_t *config, du_diag *diag) {
     if (r.err == DU_OK && strcmp(act, "silu") != 0) {
         r.err = du_fail(diag, DU_EUNSUPPORTED, "hidden_act '%s' is not supported (silu is)", act);
     }
+    refuse_quantised(&r);
     refuse_true(&r, "attention_bias");
     refuse_true(&r, "mlp_bias");
     refuse_true(&r, "use_sliding_window");

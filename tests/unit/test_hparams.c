@@ -116,6 +116,7 @@ static void bad_values_are_named(void **state) {
         {"moe_layer_freq", "2", "moe_layer_freq", DU_EFORMAT},
         {"kv_lora_rank", NULL, "kv_lora_rank", DU_EFORMAT},
         {"qk_nope_head_dim", "2048", "width of a head", DU_EFORMAT},
+        {"quantization_config", "{\"quant_method\": \"awq\"}", "'awq'", DU_EUNSUPPORTED},
         {"rope_interleave", "false", "rope_interleave", DU_EUNSUPPORTED},
         {"partial_rotary_factor", "0.5", "partial_rotary_factor", DU_EUNSUPPORTED},
         {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4, \"attention_factor\": 1}",
