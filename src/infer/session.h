@@ -56,8 +56,11 @@ du_err du_session_score(du_session *s, const int32_t *prefix, int64_t n_prefix, 
 void du_session_truncate(du_session *s, int64_t n);
 
 /* Writes tokens and cache to a file, atomically, and reads them back into a session of a runner
- * with the same model and cache type (DU_EFORMAT when it is another, or the file is damaged). The
- * next sync recomputes the last token only. */
+ * with the same model and cache type. The next sync recomputes the last token only. A file holds
+ * nothing of other sessions.
+ * Save returns DU_OK, DU_EIO, DU_ENOMEM. Restore returns DU_OK; DU_ENOENT, DU_EIO; DU_EFORMAT
+ * (another model or cache type, or damage), DU_ELIMIT (more tokens than n_ctx): the session stays
+ * as it was; or DU_ELIMIT (no page is free): it is empty. */
 DU_NODISCARD
 du_err du_session_save(const du_session *s, const char *path, du_diag *diag);
 DU_NODISCARD

@@ -6,7 +6,8 @@
  *     16      8     hash of the model's shape and the cache's layout (FNV-1a)
  *     24      8     hash of all that follows
  *     32      4*n   token ids, i32
- *     then          pages in order, whole: ceil(n / DU_KV_PAGE) of them
+ *     then          pages in order, whole: ceil(n / DU_KV_PAGE) of them; rows of the last one that
+ *                   belong to no token are zero, since they may hold what another session left
  *
  * A page's bytes mean something only for the same model and cache type, which the first hash pins;
  * the second finds damage. */
@@ -50,11 +51,25 @@ static uint64_t shape_hash(const du_infer *inf) {
     return fnv1a(h, shape, sizeof shape);
 }
 
-du_err du_session_save(const du_session *s, const char *path, du_diag *diag) {
-    uint64_t head[3] = {(uint64_t)s->n, shape_hash(s->inf), 0};
-    head[2] = fnv1a(0, s->tokens, (size_t)s->n * sizeof *s->tokens);
-    for (int64_t i = 0; i < du_pages_for(s->n); i++) {
-        head[2] = hash_words(head[2], s->seq.pages[i], s->inf->kv.page_bytes);
+/* Clears the rows of a page from position `used` on. */
+static void clear_rows(const du_kv_layout *kv, uint8_t *page, int64_t used) {
+    size_t at = (size_t)used, n = DU_KV_PAGE - at;
+    for (int64_t layer = 0; layer < kv->n_layer; layer++) {
+        for (int64_t g = 0; g < kv->n_head; g++) {
+            memset(du_kv_k(kv, page, layer, g) + at * kv->k_row_bytes, 0, n * kv->k_row_bytes);
+            memset(du_kv_v(kv, page, layer, g) + at * kv->v_row_bytes, 0, n * kv->v_row_bytes);
+        }
+    }
+}
+
+/* Writes tokens and pages; last is the copy of the last page. */
+static du_err write_file(const du_session *s, const uint8_t *last, const char *path,
+                         du_diag *diag) {
+    size_t page_bytes = s->inf->kv.page_bytes, n_tokens = (size_t)s->n * sizeof *s->tokens;
+    int64_t n_pages = du_pages_for(s->n);
+    uint64_t head[3] = {(uint64_t)s->n, shape_hash(s->inf), fnv1a(0, s->tokens, n_tokens)};
+    for (int64_t i = 0; i < n_pages; i++) {
+        head[2] = hash_words(head[2], i + 1 < n_pages ? s->seq.pages[i] : last, page_bytes);
     }
     du_writer *w;
     du_err err = du_writer_open(&w, path, diag);
@@ -63,12 +78,30 @@ du_err du_session_save(const du_session *s, const char *path, du_diag *diag) {
     }
     du_write(w, magic, sizeof magic);
     du_write(w, head, sizeof head);
-    du_write(w, s->tokens, (size_t)s->n * sizeof *s->tokens);
-    for (int64_t i = 0; i < du_pages_for(s->n) && !du_writer_failed(w); i++) {
-        du_write(w, s->seq.pages[i], s->inf->kv.page_bytes);
+    du_write(w, s->tokens, n_tokens);
+    for (int64_t i = 0; i < n_pages && !du_writer_failed(w); i++) {
+        du_write(w, i + 1 < n_pages ? s->seq.pages[i] : last, page_bytes);
     }
     err = du_writer_commit(w, diag);
     du_writer_close(w);
+    return err;
+}
+
+du_err du_session_save(const du_session *s, const char *path, du_diag *diag) {
+    const du_kv_layout *kv = &s->inf->kv;
+    uint8_t *last = du_alloc(kv->page_bytes);
+    if (!last) {
+        return du_fail_nomem(diag, path);
+    }
+    int64_t n_full = s->n / DU_KV_PAGE;
+    if (du_pages_for(s->n) > n_full) {
+        memcpy(last, s->seq.pages[n_full], kv->page_bytes);
+        clear_rows(kv, last, s->n % DU_KV_PAGE);
+    } else if (n_full > 0) {
+        memcpy(last, s->seq.pages[n_full - 1], kv->page_bytes);
+    }
+    du_err err = write_file(s, last, path, diag);
+    du_free(last);
     return err;
 }
 

@@ -251,6 +251,42 @@ static void a_decode_step_allocates_nothing(void **state) {
     }
 }
 
+/* A page that another session used before is saved as a new one is. */
+static void a_saved_session_holds_nothing_of_others(void **state) {
+    (void)state;
+    char dir[] = "/tmp/dure-parity-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    char *path = du_path_join(dir, "session"), *bytes[2];
+    size_t len[2];
+    du_diag diag;
+    du_diag_reset(&diag);
+    for (int64_t k = 0; k < n_models; k++) {
+        fixture f = fixture_open(names[k]);
+        for (int used = 0; used < 2; used++) {
+            du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_ctx = 64});
+            du_session *other = open_session(inf), *s = open_session(inf);
+            if (used) {
+                assert_ok(du_session_sync(other, f.ids + 4, N - 4, NULL, NULL, &diag), &diag);
+                du_session_truncate(other, 0);
+            }
+            assert_ok(du_session_sync(s, f.ids, 10, NULL, NULL, &diag), &diag);
+            assert_ok(du_session_save(s, path, &diag), &diag);
+            assert_ok(du_file_read(&bytes[used], &len[used], path, 1 << 24, &diag), &diag);
+            du_session_free(other);
+            du_session_free(s);
+            du_infer_free(inf);
+        }
+        assert_int_equal(len[0], len[1]);
+        assert_memory_equal(bytes[0], bytes[1], len[0]);
+        du_free(bytes[0]);
+        du_free(bytes[1]);
+        fixture_close(&f);
+    }
+    unlink(path);
+    rmdir(dir);
+    du_free(path);
+}
+
 /* A step that finds no page for its second session leaves the first as it was. */
 static void a_failed_step_gives_its_pages_back(void **state) {
     (void)state;
@@ -329,6 +365,7 @@ int main(void) {
         cmocka_unit_test(saved_and_restored_cache_keeps_bits),
         cmocka_unit_test(rounded_caches_are_near),
         cmocka_unit_test(a_decode_step_allocates_nothing),
+        cmocka_unit_test(a_saved_session_holds_nothing_of_others),
         cmocka_unit_test(a_failed_step_gives_its_pages_back),
         cmocka_unit_test(limits_are_errors),
         cmocka_unit_test(scores_are_log_likelihoods),
