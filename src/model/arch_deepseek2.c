@@ -18,6 +18,7 @@
 #include "model/model.h"
 #include "nn/basic.h"
 #include "nn/linear.h"
+#include "nn/moe.h"
 #include "tensor/half.h"
 
 typedef struct {
@@ -244,23 +245,19 @@ static du_err kv_layout(const du_hparams *hp, du_dtype dtype, du_kv_layout *out,
 
 /* Buffers of one forward pass, shared by its layers. */
 typedef struct {
-    float *x, *norm;       /* [T,D] */
-    float *cos, *sin;      /* [T,P/2] */
-    float *q_latent;       /* [T,Rq] */
-    float *q;              /* [T,H,nope+P] */
-    float *kv;             /* [T,R+P]: the new cache rows */
-    float *q_absorbed;     /* [T,H,R+P] */
-    float *attn_latent;    /* [T,H,R] */
-    float *heads;          /* [T,H,v] */
-    float *y, *shared;     /* [T,D] */
-    float *scores;         /* [T,E] */
-    float *expert_weights; /* [T,K] */
-    int32_t *expert_ids;   /* [T,K] */
+    float *x, *norm;    /* [T,D] */
+    float *cos, *sin;   /* [T,P/2] */
+    float *q_latent;    /* [T,Rq] */
+    float *q;           /* [T,H,nope+P] */
+    float *kv;          /* [T,R+P]: the new cache rows */
+    float *q_absorbed;  /* [T,H,R+P] */
+    float *attn_latent; /* [T,H,R] */
+    float *heads;       /* [T,H,v] */
+    float *y, *shared;  /* [T,D] */
 } buffers;
 
 static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers *b) {
     int64_t D = hp->d_model, H = hp->n_head, R = hp->kv_rank, P = hp->rope_dim;
-    int64_t K = hp->router.n_used, E = hp->router.n_expert;
     b->x = DU_SCRATCH(ctx, float, T *D);
     b->norm = DU_SCRATCH(ctx, float, T *D);
     b->cos = DU_SCRATCH(ctx, float, T *P / 2);
@@ -273,12 +270,8 @@ static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers
     b->heads = DU_SCRATCH(ctx, float, T *H * hp->v_dim);
     b->y = DU_SCRATCH(ctx, float, T *D);
     b->shared = DU_SCRATCH(ctx, float, T *D);
-    b->scores = DU_SCRATCH(ctx, float, T *E);
-    b->expert_weights = DU_SCRATCH(ctx, float, T *K);
-    b->expert_ids = DU_SCRATCH(ctx, int32_t, T * K);
     bool all = b->x && b->norm && b->cos && b->sin && b->q_latent && b->q && b->kv &&
-               b->q_absorbed && b->attn_latent && b->heads && b->y && b->shared && b->scores &&
-               b->expert_weights && b->expert_ids;
+               b->q_absorbed && b->attn_latent && b->heads && b->y && b->shared;
     return all ? DU_OK : DU_ENOMEM;
 }
 
@@ -343,20 +336,15 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
 static du_err experts(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
                       const buffers *b, int64_t T) {
     const du_hparams *hp = &model->hp;
-    int64_t D = hp->d_model, E = hp->router.n_expert;
-    du_err err =
-        du_linear_fwd(ctx, &(du_linear_out){b->scores, E, &w->router, NULL}, 1, b->norm, D, T);
-    if (err != DU_OK) {
+    du_err err = du_moe_fwd(ctx, b->y, b->norm, &w->router, w->router_bias, &hp->router,
+                            &model->experts, i_layer, T, hp->d_ff_expert);
+    if (err != DU_OK || hp->n_shared_expert == 0) {
         return err;
     }
-    du_tap(ctx, "router_logits", i_layer, b->scores, T, E);
-    du_router_fwd(ctx, b->expert_ids, b->expert_weights, b->scores, w->router_bias, &hp->router, T);
-    err = du_experts_fwd(ctx, b->y, b->norm, b->expert_ids, b->expert_weights, &model->experts,
-                         i_layer, E, hp->router.n_used, T, D, hp->d_ff_expert);
-    if (err == DU_OK && hp->n_shared_expert > 0) {
-        err = du_ffn_fwd(ctx, b->shared, b->norm, &w->shared_gate, &w->shared_up, &w->shared_down,
-                         "shared_hidden", i_layer, T);
-        du_add_fwd(ctx, b->y, b->shared, T, D);
+    err = du_ffn_fwd(ctx, b->shared, b->norm, &w->shared_gate, &w->shared_up, &w->shared_down,
+                     "shared_hidden", i_layer, T);
+    if (err == DU_OK) {
+        du_add_fwd(ctx, b->y, b->shared, T, hp->d_model);
     }
     return err;
 }

@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "nn/basic.h"
 #include "nn/linear.h"
+#include "nn/moe.h"
 
 typedef struct {
     const float *attn_norm, *ffn_norm;             /* [D] */
@@ -134,17 +135,14 @@ static du_err kv_layout(const du_hparams *hp, du_dtype dtype, du_kv_layout *out,
 
 /* Buffers of one forward pass, shared by its layers. */
 typedef struct {
-    float *x, *norm, *y;   /* [T,D] */
-    float *cos, *sin;      /* [T,Dh/2] */
-    float *q, *heads;      /* [T,H,Dh] */
-    float *k, *v;          /* [T,G,Dh] */
-    float *scores;         /* [T,E] */
-    float *expert_weights; /* [T,K] */
-    int32_t *expert_ids;   /* [T,K] */
+    float *x, *norm, *y; /* [T,D] */
+    float *cos, *sin;    /* [T,Dh/2] */
+    float *q, *heads;    /* [T,H,Dh] */
+    float *k, *v;        /* [T,G,Dh] */
 } buffers;
 
 static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers *b) {
-    int64_t D = hp->d_model, K = hp->router.n_used, E = hp->router.n_expert;
+    int64_t D = hp->d_model;
     b->x = DU_SCRATCH(ctx, float, T *D);
     b->norm = DU_SCRATCH(ctx, float, T *D);
     b->y = DU_SCRATCH(ctx, float, T *D);
@@ -154,11 +152,7 @@ static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers
     b->heads = DU_SCRATCH(ctx, float, T * hp->n_head * hp->v_dim);
     b->k = DU_SCRATCH(ctx, float, T * hp->n_head_kv * hp->k_dim);
     b->v = DU_SCRATCH(ctx, float, T * hp->n_head_kv * hp->v_dim);
-    b->scores = DU_SCRATCH(ctx, float, T *E);
-    b->expert_weights = DU_SCRATCH(ctx, float, T *K);
-    b->expert_ids = DU_SCRATCH(ctx, int32_t, T * K);
-    bool all = b->x && b->norm && b->y && b->cos && b->sin && b->q && b->heads && b->k && b->v &&
-               b->scores && b->expert_weights && b->expert_ids;
+    bool all = b->x && b->norm && b->y && b->cos && b->sin && b->q && b->heads && b->k && b->v;
     return all ? DU_OK : DU_ENOMEM;
 }
 
@@ -193,22 +187,6 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
     return err;
 }
 
-/* y = sum of the chosen experts of norm */
-static du_err experts(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
-                      const buffers *b, int64_t T) {
-    const du_hparams *hp = &model->hp;
-    int64_t D = hp->d_model, E = hp->router.n_expert;
-    du_err err =
-        du_linear_fwd(ctx, &(du_linear_out){b->scores, E, &w->router, NULL}, 1, b->norm, D, T);
-    if (err != DU_OK) {
-        return err;
-    }
-    du_tap(ctx, "router_logits", i_layer, b->scores, T, E);
-    du_router_fwd(ctx, b->expert_ids, b->expert_weights, b->scores, NULL, &hp->router, T);
-    return du_experts_fwd(ctx, b->y, b->norm, b->expert_ids, b->expert_weights, &model->experts,
-                          i_layer, E, hp->router.n_used, T, D, hp->d_ff_expert);
-}
-
 static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch) {
     const du_hparams *hp = &model->hp;
     int64_t T = batch->T, D = hp->d_model;
@@ -233,7 +211,8 @@ static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch)
         du_tap(ctx, "ffn_norm", i, b.norm, T, D);
         err = i < hp->n_dense_layer ? du_ffn_fwd(ctx, b.y, b.norm, &w->ffn_gate, &w->ffn_up,
                                                  &w->ffn_down, "ffn_hidden", i, T)
-                                    : experts(ctx, model, w, i, &b, T);
+                                    : du_moe_fwd(ctx, b.y, b.norm, &w->router, NULL, &hp->router,
+                                                 &model->experts, i, T, hp->d_ff_expert);
         if (err != DU_OK) {
             return err;
         }

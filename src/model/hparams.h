@@ -45,16 +45,15 @@ typedef struct {
     double yarn_mscale_all; /* 0: not given */
     double llama3_low, llama3_high;
 
-    int64_t q_rank,
-        kv_rank;      /* latents; q_rank 0: queries are not factored, kv_rank 0: plain attention */
+    int64_t q_rank;   /* 0: queries are not factored */
+    int64_t kv_rank;  /* 0: plain attention */
     float latent_eps; /* of the two latent norms */
 
     int64_t n_dense_layer; /* leading layers without experts; n_layer when there are none at all */
     int64_t d_ff_expert, n_shared_expert;
     du_router router; /* n_expert 0: dense model */
 
-    int64_t
-        n_nextn; /* multi-token-prediction layers behind the trunk; their weights are not used */
+    int64_t n_nextn; /* layers behind the trunk that predict further tokens; not used */
 } du_hparams;
 
 /* Latent attention splits a head's k_dim in a part without positions and a rotated part. */

@@ -18,8 +18,8 @@
 
 #include "tensor/dtype.h"
 
-#define DU_KV_PAGE                                                                                 \
-    64 /* positions per page; also the tile of a running softmax, so part of the bits */
+/* Positions per page; also the tile of a running softmax, so part of the bits. */
+#define DU_KV_PAGE 64
 
 typedef struct {
     du_dtype dtype;          /* F32, F16, BF16 or Q8_0 */
