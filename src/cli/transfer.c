@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "cli/interrupt.h"
+#include "infer/lm.h"
 #include "text/tokenizer_write.h"
 
 enum { QUANTIZATION_VERSION = 2 }; /* of the block layouts, as GGUF files state it */
@@ -115,15 +116,34 @@ static void put_id(du_gguf_writer *w, const char *key, int32_t id) {
     }
 }
 
+/* End tokens that only the directory's configs name take the places that GGUF has besides eos. */
+static void place_ends(du_tokenizer_info *info, const du_tokenizer *tok, const du_hf *hf) {
+    int32_t ends[DU_LM_END_TOKENS_MAX];
+    int64_t n = du_lm_end_tokens(hf, ends, DU_LM_END_TOKENS_MAX);
+    int32_t *places[] = {&info->eos, &info->eot, &info->eom};
+    for (int64_t i = 0; i < n; i++) {
+        bool placed = ends[i] >= info->n_vocab || du_tokenizer_is_eog(tok, ends[i]);
+        for (size_t k = 0; k < sizeof places / sizeof *places && !placed; k++) {
+            *places[k] = *places[k] < 0 ? ends[i] : *places[k];
+            placed = *places[k] == ends[i];
+        }
+        if (!placed) {
+            du_cli_note("GGUF has no key for the end token %d: answers will not end with it",
+                        ends[i]);
+        }
+    }
+}
+
 /* The keys tokenizer.ggml.* (text/tokenizer_gguf.c says what they mean). */
-static du_err put_tokenizer(du_gguf_writer *w, const du_tokenizer *tok, int64_t n_vocab,
-                            du_diag *diag) {
+static du_err put_tokenizer(du_gguf_writer *w, const du_tokenizer *tok, const du_hf *hf,
+                            int64_t n_vocab, du_diag *diag) {
     du_tokenizer_tables t;
     du_err err = du_tokenizer_tables_make(&t, tok, n_vocab, diag);
     if (err != DU_OK) {
         return err;
     }
-    const du_tokenizer_info *info = du_tokenizer_get_info(tok);
+    du_tokenizer_info own = *du_tokenizer_get_info(tok), *info = &own;
+    place_ends(info, tok, hf);
     du_gguf_put_str(w, "tokenizer.ggml.model", du_sv_of(t.model));
     du_gguf_put_str(w, "tokenizer.ggml.pre", du_sv_of(t.pre));
     du_gguf_put_strs(w, "tokenizer.ggml.tokens", t.tokens, t.n_tokens);
@@ -159,7 +179,7 @@ static du_err describe_hf(du_gguf_writer *w, const du_model *model, const du_hf 
     du_tokenizer *tok;
     du_err err = du_tokenizer_from_dir(&tok, du_hf_dir(hf), diag);
     if (err == DU_OK) {
-        err = put_tokenizer(w, tok, model->hp.n_vocab, diag);
+        err = put_tokenizer(w, tok, hf, model->hp.n_vocab, diag);
         du_tokenizer_free(tok);
     }
     return err ? err : put_templates(w, hf, diag);
@@ -236,6 +256,27 @@ static du_err write_json(const char *dir, const char *name, const json_t *value,
     return err;
 }
 
+/* eos_token_id: one number, or the list of all that end an answer. */
+static void put_ends(json_t *ids, const du_tokenizer_info *info) {
+    const int32_t all[] = {info->eos, info->eot, info->eom};
+    json_t *ends = json_array();
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        bool there = all[i] < 0;
+        for (size_t k = 0; k < i; k++) {
+            there = there || all[k] == all[i];
+        }
+        if (!there) {
+            json_array_append_new(ends, json_integer(all[i]));
+        }
+    }
+    if (json_array_size(ends) == 1) {
+        json_object_set(ids, "eos_token_id", json_array_get(ends, 0));
+    } else if (json_array_size(ends) > 1) {
+        json_object_set(ids, "eos_token_id", ends);
+    }
+    json_decref(ends);
+}
+
 /* tokenizer.json, tokenizer_config.json and chat_template.jinja out of a GGUF file's keys. ids: an
  * object that gets the end tokens, for config.json. */
 static du_err write_tokenizer(const du_gguf *g, const char *dir, json_t *ids, du_diag *diag) {
@@ -248,9 +289,7 @@ static du_err write_tokenizer(const du_gguf *g, const char *dir, json_t *ids, du
     if (info->bos >= 0) {
         json_object_set_new(ids, "bos_token_id", json_integer(info->bos));
     }
-    if (info->eos >= 0) {
-        json_object_set_new(ids, "eos_token_id", json_integer(info->eos));
-    }
+    put_ends(ids, info);
     json_t *json = NULL, *config = NULL;
     err = du_tokenizer_to_json(tok, &json, diag);
     err = err ? err : du_tokenizer_config_to_json(tok, &config, diag);

@@ -40,33 +40,43 @@ static du_err load_chat(du_lm *lm, du_diag *diag) {
     return err == DU_ENOMEM ? du_fail_nomem(diag, "the chat template") : DU_OK;
 }
 
-/* An id beyond the vocabulary, however large, names no token. */
-static void add_eog(du_lm *lm, const json_t *id) {
+static int64_t add_end(const json_t *id, int32_t *ids, int64_t n, int64_t max) {
     json_int_t v = json_integer_value(id);
-    if (json_is_integer(id) && v >= 0 && v <= INT32_MAX) {
-        du_tokenizer_add_eog(lm->tok, (int32_t)v);
+    if (n < max && json_is_integer(id) && v >= 0 && v <= INT32_MAX) {
+        ids[n++] = (int32_t)v;
     }
+    return n;
+}
+
+int64_t du_lm_end_tokens(const du_hf *hf, int32_t *ids, int64_t max) {
+    const json_t *sources[] = {du_hf_config(hf), du_hf_generation_config(hf)};
+    int64_t n = 0;
+    for (size_t k = 0; k < sizeof sources / sizeof *sources; k++) {
+        json_t *eos = json_object_get(sources[k], "eos_token_id"), *one;
+        size_t i;
+        n = add_end(eos, ids, n, max);
+        json_array_foreach(eos, i, one) {
+            n = add_end(one, ids, n, max);
+        }
+    }
+    return n;
 }
 
 /* generation_config.json: further end tokens, and how to sample. */
 static du_err load_generation(du_lm *lm, du_diag *diag) {
-    const du_hf *hf = du_weights_hf(lm->model->files);
-    const json_t *config = hf ? du_hf_generation_config(hf) : NULL;
     lm->sampling = du_sampler_defaults();
     lm->sampling.temperature = DU_LM_TEMPERATURE;
     lm->sampling.top_p = DU_LM_TOP_P;
-    const json_t *sources[] = {hf ? du_hf_config(hf) : NULL, config};
-    for (size_t k = 0; k < 2; k++) {
-        json_t *eos = json_object_get(sources[k], "eos_token_id"), *one;
-        size_t i;
-        add_eog(lm, eos);
-        json_array_foreach(eos, i, one) {
-            add_eog(lm, one);
-        }
-    }
-    if (!config) {
+    const du_hf *hf = du_weights_hf(lm->model->files);
+    if (!hf) {
         return DU_OK;
     }
+    int32_t ends[DU_LM_END_TOKENS_MAX];
+    int64_t n_ends = du_lm_end_tokens(hf, ends, DU_LM_END_TOKENS_MAX);
+    for (int64_t i = 0; i < n_ends; i++) {
+        du_tokenizer_add_eog(lm->tok, ends[i]);
+    }
+    const json_t *config = du_hf_generation_config(hf);
     bool sample = true;
     double temperature = lm->sampling.temperature, top_p = lm->sampling.top_p;
     du_err err = du_json_get_f64(config, "temperature", &temperature, diag);

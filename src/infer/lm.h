@@ -41,6 +41,12 @@ DU_NODISCARD
 du_err du_lm_find_template(const du_gguf *g, const du_hf *hf, const char *name, du_sv *out,
                            du_diag *diag);
 
+enum { DU_LM_END_TOKENS_MAX = 64 }; /* no published model has more than five */
+
+/* The end tokens that config.json and generation_config.json name, the first max of them into ids.
+ * Returns how many. */
+int64_t du_lm_end_tokens(const du_hf *hf, int32_t *ids, int64_t max);
+
 /* The variables a template gets: those of vars (may be NULL), and bos_token, eos_token, pad_token
  * and unk_token where vars has none. A new object; NULL when memory is short. */
 json_t *du_lm_template_vars(const du_tokenizer *tok, const json_t *vars);
@@ -50,10 +56,11 @@ DU_NODISCARD
 du_err du_lm_set_template(du_lm *lm, const char *text, size_t len, const char *name, du_diag *diag);
 
 /* Renders messages with the chat template and appends the prompt's ids (BOS exactly once).
- * messages  array of {"role", "content"}; tools, vars may be NULL (vars gets bos_token and
- * eos_token) prompt    the rendered text, appended; its end tells where reasoning starts
- * (text/reasoning.h) Returns DU_OK; DU_EUNSUPPORTED when there is no usable template; the
- * template's and the tokenizer's errors. */
+ * messages     array of {"role", "content"}
+ * tools, vars  may be NULL; vars gets bos_token and eos_token
+ * prompt       the rendered text, appended; its end tells where reasoning starts (text/reasoning.h)
+ * Returns DU_OK; DU_EUNSUPPORTED when there is no usable template; the template's and the
+ * tokenizer's errors. */
 DU_NODISCARD
 du_err du_lm_apply_chat(const du_lm *lm, const json_t *messages, const json_t *tools,
                         const json_t *vars, du_str *prompt, du_ids *ids, du_diag *diag);

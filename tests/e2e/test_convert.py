@@ -1,6 +1,7 @@
 """`dure convert`: both containers say the same, in logits, tokens and templates."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -43,6 +44,24 @@ class Convert(unittest.TestCase):
                              program.run(name, b, *flags, stdin=TEXT).out)
         self.assertEqual(program.run("template", a, "--messages", messages).out,
                          program.run("template", b, "--messages", messages).out)
+
+    def test_all_end_tokens_survive(self):
+        """GLM and Qwen end answers with several tokens, which their configs alone name."""
+        copy, gguf, back = self.path("copy"), self.path("m.gguf"), self.path("back")
+        shutil.copytree(program.model("glm4_moe_lite"), copy)
+        config = json.loads(program.read(copy, "config.json"))
+        config["eos_token_id"] = [1, 40]
+        with open(os.path.join(copy, "config.json"), "w") as file:
+            json.dump(config, file)
+        with open(os.path.join(copy, "generation_config.json"), "w") as file:
+            json.dump({"eos_token_id": [1, 41, 100000]}, file)
+        program.run("convert", copy, gguf)
+        program.run("convert", gguf, back)
+        self.assertEqual(json.loads(program.read(back, "config.json"))["eos_token_id"], [1, 40, 41])
+        for model in (copy, gguf, back):  # both would come, were they not end tokens
+            done = program.run("run", model, "--raw", "-p", "a", "-n", "1", "--temp", "0", "--json",
+                               "--logit-bias", "41=100").json
+            self.assertEqual((done["tokens"], done["finish"]), ([41], "stop"))
 
     def test_every_fixture_there_and_back(self):
         for model in program.models():
