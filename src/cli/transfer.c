@@ -172,6 +172,22 @@ static du_err put_tokenizer(du_gguf_writer *w, const du_tokenizer *tok, const du
     return DU_OK;
 }
 
+/* What generation_config.json recommends. */
+static du_err put_sampling(du_gguf_writer *w, const du_hf *hf, du_diag *diag) {
+    du_sampler_params p;
+    if (!du_hf_generation_config(hf)) {
+        return DU_OK;
+    }
+    du_err err = du_lm_read_sampling(&p, NULL, hf, diag);
+    if (err == DU_OK) {
+        du_gguf_put_f32(w, "general.sampling.temp", (float)p.temperature);
+        du_gguf_put_f32(w, "general.sampling.top_p", (float)p.top_p);
+        du_gguf_put_f32(w, "general.sampling.min_p", (float)p.min_p);
+        du_gguf_put_i32(w, "general.sampling.top_k", (int32_t)p.top_k);
+    }
+    return err;
+}
+
 static du_err describe_hf(du_gguf_writer *w, const du_model *model, const du_hf *hf,
                           du_diag *diag) {
     du_gguf_put_str(w, "general.type", du_sv_of("model"));
@@ -182,6 +198,7 @@ static du_err describe_hf(du_gguf_writer *w, const du_model *model, const du_hf 
         err = put_tokenizer(w, tok, hf, model->hp.n_vocab, diag);
         du_tokenizer_free(tok);
     }
+    err = err ? err : put_sampling(w, hf, diag);
     return err ? err : put_templates(w, hf, diag);
 }
 

@@ -62,34 +62,43 @@ int64_t du_lm_end_tokens(const du_hf *hf, int32_t *ids, int64_t max) {
     return n;
 }
 
-/* generation_config.json: further end tokens, and how to sample. */
-static du_err load_generation(du_lm *lm, du_diag *diag) {
-    lm->sampling = du_sampler_defaults();
-    lm->sampling.temperature = DU_LM_TEMPERATURE;
-    lm->sampling.top_p = DU_LM_TOP_P;
-    const du_hf *hf = du_weights_hf(lm->model->files);
-    if (!hf) {
-        return DU_OK;
-    }
-    int32_t ends[DU_LM_END_TOKENS_MAX];
-    int64_t n_ends = du_lm_end_tokens(hf, ends, DU_LM_END_TOKENS_MAX);
-    for (int64_t i = 0; i < n_ends; i++) {
-        du_tokenizer_add_eog(lm->tok, ends[i]);
-    }
+static du_err read_generation_config(du_sampler_params *out, const du_hf *hf, du_diag *diag) {
     const json_t *config = du_hf_generation_config(hf);
     bool sample = true;
-    double temperature = lm->sampling.temperature, top_p = lm->sampling.top_p;
-    du_err err = du_json_get_f64(config, "temperature", &temperature, diag);
-    err = err ? err : du_json_get_f64(config, "top_p", &top_p, diag);
-    err = err ? err : du_json_get_i64(config, "top_k", 0, 1 << 30, &lm->sampling.top_k, diag);
+    du_err err = du_json_get_f64(config, "temperature", &out->temperature, diag);
+    err = err ? err : du_json_get_f64(config, "top_p", &out->top_p, diag);
+    err = err ? err : du_json_get_f64(config, "min_p", &out->min_p, diag);
+    err = err ? err : du_json_get_i64(config, "top_k", 0, 1 << 30, &out->top_k, diag);
     err = err ? err : du_json_get_bool(config, "do_sample", &sample, diag);
     if (err != DU_OK) {
         du_diag_context(diag, "%s/generation_config.json", du_hf_dir(hf));
-        return err;
     }
-    lm->sampling.temperature = sample ? temperature : 0;
-    lm->sampling.top_p = top_p;
-    return DU_OK;
+    out->temperature = sample ? out->temperature : 0;
+    return err;
+}
+
+du_err du_lm_read_sampling(du_sampler_params *out, const du_gguf *g, const du_hf *hf,
+                           du_diag *diag) {
+    *out = du_sampler_defaults();
+    out->temperature = DU_LM_TEMPERATURE;
+    out->top_p = DU_LM_TOP_P;
+    if (hf) {
+        return read_generation_config(out, hf, diag);
+    }
+    du_err err = du_gguf_get_f64(g, "general.sampling.temp", &out->temperature, diag);
+    err = err ? err : du_gguf_get_f64(g, "general.sampling.top_p", &out->top_p, diag);
+    err = err ? err : du_gguf_get_f64(g, "general.sampling.min_p", &out->min_p, diag);
+    return err ? err : du_gguf_get_i64(g, "general.sampling.top_k", 0, 1 << 30, &out->top_k, diag);
+}
+
+/* End tokens that the tokenizer does not know as such. */
+static void add_end_tokens(du_lm *lm) {
+    const du_hf *hf = du_weights_hf(lm->model->files);
+    int32_t ends[DU_LM_END_TOKENS_MAX];
+    int64_t n = hf ? du_lm_end_tokens(hf, ends, DU_LM_END_TOKENS_MAX) : 0;
+    for (int64_t i = 0; i < n; i++) {
+        du_tokenizer_add_eog(lm->tok, ends[i]);
+    }
 }
 
 static du_err load_tokenizer(du_lm *lm, du_diag *diag) {
@@ -117,11 +126,14 @@ static du_err open_model(du_lm **out, du_weights *files, du_diag *diag) {
     du_err err = du_model_load(&lm->model, files, diag);
     err = err ? err : load_tokenizer(lm, diag);
     err = err ? err : load_chat(lm, diag);
-    err = err ? err : load_generation(lm, diag);
+    err = err ? err
+              : du_lm_read_sampling(&lm->sampling, du_weights_gguf(files), du_weights_hf(files),
+                                    diag);
     if (err != DU_OK) {
         du_lm_close(lm);
         return err;
     }
+    add_end_tokens(lm);
     *out = lm;
     return DU_OK;
 }

@@ -11,10 +11,9 @@
 typedef struct {
     du_model *model;
     du_tokenizer *tok;
-    du_chat *chat;     /* NULL: the files hold no chat template */
-    char *chat_source; /* its text; NULL with chat */
-    du_sampler_params
-        sampling; /* what generation_config.json recommends, else the defaults below */
+    du_chat *chat;              /* NULL: the files hold no chat template */
+    char *chat_source;          /* its text; NULL with chat */
+    du_sampler_params sampling; /* what the files recommend, else the defaults below */
 } du_lm;
 
 /* Where no file says otherwise: temperature 0.6, top-p 0.95, as DeepSeek-R1's card recommends.
@@ -39,6 +38,13 @@ void du_lm_close(du_lm *lm); /* takes NULL */
  * One of g and hf is NULL. Returns DU_OK, DU_EFORMAT. */
 DU_NODISCARD
 du_err du_lm_find_template(const du_gguf *g, const du_hf *hf, const char *name, du_sv *out,
+                           du_diag *diag);
+
+/* How a container recommends to sample, over the defaults above: generation_config.json (greedy
+ * where do_sample is false), or the keys general.sampling.* of GGUF. One of g and hf is NULL.
+ * Returns DU_OK, DU_EFORMAT. */
+DU_NODISCARD
+du_err du_lm_read_sampling(du_sampler_params *out, const du_gguf *g, const du_hf *hf,
                            du_diag *diag);
 
 enum { DU_LM_END_TOKENS_MAX = 64 }; /* no published model has more than five */

@@ -63,6 +63,19 @@ class Convert(unittest.TestCase):
                                "--logit-bias", "41=100").json
             self.assertEqual((done["tokens"], done["finish"]), ([41], "stop"))
 
+    def test_sampling_goes_along(self):
+        copy, gguf = self.path("copy"), self.path("m.gguf")
+        shutil.copytree(program.model("qwen3"), copy)
+        with open(os.path.join(copy, "generation_config.json"), "w") as file:
+            json.dump({"do_sample": False, "temperature": 0.7, "top_k": 20}, file)
+        program.run("convert", copy, gguf)
+        words = ("--raw", "-p", "a", "-n", "20", "--ignore-eos", "--json")
+        greedy = program.run("run", gguf, *words, "--temp", "0").json["tokens"]
+        for model in (copy, gguf):
+            for seed in ("1", "2"):
+                done = program.run("run", model, *words, "--seed", seed).json
+                self.assertEqual(done["tokens"], greedy)
+
     def test_every_fixture_there_and_back(self):
         for model in program.models():
             name = os.path.basename(model)
