@@ -219,21 +219,25 @@ static void fused_place(const loader *l, const du_weight_def *def, int64_t *befo
     }
 }
 
-/* The n matrices of one entry from its own tensor, which stacks them, or from their part of a fused
- * GGUF one; out [n] stays without data when the file has neither. */
-static du_err find_stacked(const loader *l, const du_weight_def *def, int64_t layer, int64_t n,
-                           int64_t rows, int64_t cols, du_mat *out, char *name) {
-    int64_t before = 0, all = rows;
-    du_weight_name(name, DU_WEIGHT_NAME_BYTES, l->gguf ? def->gguf : def->hf, layer, -1);
-    const du_weight *w = find(l, name);
+/* An entry's own tensor, which stacks its matrices, or the fused GGUF one that holds them too: rows
+ * [before, before + rows) of each `all`. NULL when the file has neither. */
+static const du_weight *find_stacked(const loader *l, const du_weight_def *def, int64_t layer,
+                                     int64_t *before, int64_t *all) {
+    char name[DU_WEIGHT_NAME_BYTES];
+    *before = 0;
+    *all = du_dim_value(&l->model->hp, def->rows);
+    const du_weight *w =
+        find(l, du_weight_name(name, sizeof name, l->gguf ? def->gguf : def->hf, layer, -1));
     if (!w && l->gguf && def->gguf_fused) {
-        char fused[DU_WEIGHT_NAME_BYTES];
-        w = find(l, du_weight_name(fused, sizeof fused, def->gguf_fused, layer, -1));
-        fused_place(l, def, &before, &all);
+        w = find(l, du_weight_name(name, sizeof name, def->gguf_fused, layer, -1));
+        fused_place(l, def, before, all);
     }
-    if (!w) {
-        return DU_OK;
-    }
+    return w;
+}
+
+/* Its n matrices. */
+static du_err slice_stacked(const loader *l, const du_weight *w, int64_t n, int64_t before,
+                            int64_t all, int64_t rows, int64_t cols, du_mat *out) {
     du_mat whole;
     du_err err = as_matrix(l, w, n * all, cols, &whole);
     for (int64_t i = 0; err == DU_OK && i < n; i++) {
@@ -259,8 +263,14 @@ static du_err find_each(const loader *l, const du_weight_def *def, int64_t layer
 static du_err load_matrices(const loader *l, const du_weight_def *def, int64_t layer, char *name,
                             bool *found) {
     const du_hparams *hp = &l->model->hp;
-    int64_t n = du_weight_def_n(def, hp);
+    int64_t n = du_weight_def_n(def, hp), before = 0, all = 0;
     int64_t rows = du_dim_value(hp, def->rows), cols = du_dim_value(hp, def->cols);
+    bool each = def->kind == DU_WEIGHT_EXPERTS && !l->gguf;
+    const du_weight *w = each ? NULL : find_stacked(l, def, layer, &before, &all);
+    *found = each || w;
+    if (!*found) {
+        return DU_OK;
+    }
     void *field = du_model_field(l->model, def, layer);
     du_mat *mats = field;
     if (def->kind != DU_WEIGHT_MAT) {
@@ -268,19 +278,10 @@ static du_err load_matrices(const loader *l, const du_weight_def *def, int64_t l
         if (!mats) {
             return du_fail_nomem(l->diag, name);
         }
-        memset(mats, 0, (size_t)n * sizeof *mats);
-    }
-    du_err err = DU_OK;
-    if (def->kind == DU_WEIGHT_EXPERTS && !l->gguf) {
-        err = find_each(l, def, layer, n, rows, cols, mats, name);
-    } else {
-        err = find_stacked(l, def, layer, n, rows, cols, mats, name);
-    }
-    *found = err == DU_OK && mats[0].data;
-    if (*found && def->kind != DU_WEIGHT_MAT) {
         *(du_mat **)field = mats;
     }
-    return err;
+    return each ? find_each(l, def, layer, n, rows, cols, mats, name)
+                : slice_stacked(l, w, n, before, all, rows, cols, mats);
 }
 
 static du_err load_one(const loader *l, const du_weight_def *def, int64_t layer) {
