@@ -138,6 +138,11 @@ bool du_dir_exists(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool du_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 du_err du_dir_make(const char *path, du_diag *diag) {
     char *copy = du_strdup(path);
     if (!copy) {

@@ -38,6 +38,7 @@ du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limi
 
 bool du_file_exists(const char *path); /* a regular file */
 bool du_dir_exists(const char *path);
+bool du_same_file(const char *a, const char *b); /* both exist and are one, by any name */
 
 /* Makes the folder and its missing parents; one that exists is no error. */
 DU_NODISCARD

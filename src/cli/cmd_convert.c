@@ -55,6 +55,9 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
         return du_cli_misuse(diag, "%s: a file that does not end in .gguf; name a directory",
                              output);
     }
+    if (du_same_file(input, output)) {
+        return du_cli_misuse(diag, "IN and OUT are both %s", output);
+    }
     du_model *model = NULL;
     du_convert_stats stats;
     du_err err = du_cli_model_open(&model, input, diag);

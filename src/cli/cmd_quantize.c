@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/compute.h"
@@ -225,6 +226,9 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     }
     if (!du_cli_is_gguf_name(args[1])) {
         return du_cli_misuse(diag, "%s: the name of the result ends in .gguf", args[1]);
+    }
+    if (du_same_file(args[0], args[1])) {
+        return du_cli_misuse(diag, "IN and OUT are both %s", args[1]);
     }
     return du_cli_fail(quantize(args[0], args[1], mix, diag));
 }

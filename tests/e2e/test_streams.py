@@ -167,6 +167,20 @@ class Files(Scratch):
                                                                       "config.json"), status=1)
         self.assertIn("holds a model already", done.err)
 
+    def test_a_model_is_not_replaced_by_its_conversion(self):
+        """quantize --check would compare the result with itself."""
+        model, link = self.path("m.gguf"), self.path("l.gguf")
+        program.run("convert", MODEL, model)
+        os.symlink("m.gguf", link)
+        with open(model, "rb") as file:
+            before = file.read()
+        for words in (("convert", model, model), ("convert", link, model, "--type", "f16"),
+                      ("quantize", model, link, "--type", "Q8_0"), ("convert", MODEL, MODEL)):
+            with self.subTest(words):
+                self.assertIn("IN and OUT are both", program.run(*words, status=2).err)
+        with open(model, "rb") as file:
+            self.assertEqual(file.read(), before)
+
     def test_a_missing_check_text_is_told_before_the_work(self):
         done = program.run("quantize", MODEL, self.path("q.gguf"), "--type", "Q8_0", "--check",
                            self.path("none"), status=1)

@@ -181,6 +181,9 @@ static void writer_keeps_links_and_permissions(void **state) {
     struct stat st;
     assert_int_equal(lstat(link, &st), 0);
     assert_true(S_ISLNK(st.st_mode));
+    assert_true(du_same_file(link, file));
+    assert_false(du_same_file(file, tmp.path));
+    assert_false(du_same_file(file, "/nowhere"));
     assert_int_equal(lstat(file, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(st.st_size, 3);
