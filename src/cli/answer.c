@@ -69,7 +69,7 @@ du_err du_cli_answer_end(du_cli_answer *answer, du_diag *diag) {
 }
 
 void du_cli_answer_speed(const du_generation *g) {
-    int64_t n_prompt = g->n_prompt - g->n_reused, n_answer = (int64_t)g->tokens.n;
+    int64_t n_prompt = g->n_computed, n_answer = (int64_t)g->tokens.n;
     fprintf(stderr, "%s[prompt %lld tokens", du_cli_style_code(stderr, DU_CLI_DIM),
             (long long)n_prompt);
     if (g->prompt_s > 0) {

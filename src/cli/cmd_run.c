@@ -172,9 +172,9 @@ static json_t *json_log_probs(const du_generation *g) {
 }
 
 static du_err print_json(const request *req, const du_generation *g, du_diag *diag) {
-    json_t *timings = json_pack(
-        "{s:I, s:f, s:I, s:f}", "prompt_n", (json_int_t)(g->n_prompt - g->n_reused), "prompt_ms",
-        g->prompt_s * 1e3, "decode_n", (json_int_t)g->tokens.n, "decode_ms", g->decode_s * 1e3);
+    json_t *timings = json_pack("{s:I, s:f, s:I, s:f}", "prompt_n", (json_int_t)g->n_computed,
+                                "prompt_ms", g->prompt_s * 1e3, "decode_n", (json_int_t)g->tokens.n,
+                                "decode_ms", g->decode_s * 1e3);
     json_t *all =
         json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "prompt_tokens",
                   du_cli_ids_json(req->ids.ids, req->ids.n), "tokens",

@@ -152,6 +152,9 @@ int main(int argc, char **argv) {
     if (du_cli_flush(&diag) != DU_OK && status == DU_CLI_DONE) {
         status = DU_CLI_FAILED;
     }
+    if (status == DU_CLI_INTERRUPTED) {
+        (void)du_fail(&diag, DU_ECANCELLED, "interrupted");
+    }
     if (diag.code != DU_OK && status != DU_CLI_DONE) {
         du_cli_print_error(command->name, diag.msg);
     }

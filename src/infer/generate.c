@@ -194,7 +194,7 @@ static du_err run(state *st, du_session *session, int64_t n_max, du_diag *diag) 
 
 du_err du_generate(du_generation *out, du_session *session, const du_lm *lm, const int32_t *prompt,
                    int64_t n_prompt, const du_generate_params *params, du_diag *diag) {
-    *out = (du_generation){.n_prompt = n_prompt};
+    *out = (du_generation){0};
     int64_t room = du_infer_n_ctx(du_session_infer(session)) - n_prompt;
     if (n_prompt < 1 || room < 1) {
         return du_fail(diag, n_prompt < 1 ? DU_EINVAL : DU_ELIMIT,
@@ -217,6 +217,8 @@ du_err du_generate(du_generation *out, du_session *session, const du_lm *lm, con
         double start = du_clock_s();
         err = du_session_sync(session, prompt, n_prompt, params->progress, params->user, diag);
         out->prompt_s = du_clock_s() - start;
+        int64_t n_done = err == DU_OK ? n_prompt : du_session_n(session);
+        out->n_computed = n_done > out->n_reused ? n_done - out->n_reused : 0;
         out->finish = DU_FINISH_CANCELLED;
     }
     for (int64_t i = 0; err == DU_OK && i < n_prompt; i++) {

@@ -44,7 +44,8 @@ typedef struct {
     du_str text;   /* bytes of the answer, control tokens left out, before the stop string */
     du_str reasoning, content;
     du_finish finish;
-    int64_t n_prompt, n_reused; /* tokens of the prompt, and how many were in the cache */
+    int64_t n_reused;   /* tokens of the prompt that were in the cache */
+    int64_t n_computed; /* the others; fewer when the prompt was cancelled */
     double prompt_s, decode_s;
     double *log_probs;     /* [tokens.n] when kept */
     int32_t *top_ids;      /* [tokens.n, n_log_probs] */

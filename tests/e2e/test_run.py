@@ -211,6 +211,23 @@ class Run(unittest.TestCase):
         self.assertEqual(len(value["tokens"]), value["timings"]["decode_n"])
         self.assertGreater(len(value["tokens"]), 0)
 
+    def test_interrupt_while_the_prompt_is_computed(self):
+        model = edited(self.folder, program.model("qwen2"), "config.json",
+                       max_position_embeddings=1000000)
+        tokens = self.path("many.txt", "5 " * 100000)  # takes much longer than the test waits
+        process = subprocess.Popen([program.DURE, "run", model, "--tokens-file", tokens, "--json",
+                                    "-c", "100100", "-t", "1"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+        self.assertEqual(process.returncode, 130)
+        value = json.loads(out)
+        self.assertEqual((value["finish"], value["tokens"], value["text"]), ("cancelled", [], ""))
+        self.assertGreater(value["timings"]["prompt_n"], 0)
+        self.assertLess(value["timings"]["prompt_n"], 100000)
+        self.assertEqual(len(err.splitlines()), 1)
+
     def test_interrupt_of_plain_output(self):
         status, out, err = self.interrupt()
         self.assertEqual(status, 130)
