@@ -275,7 +275,7 @@ def main():
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--decay", type=int, default=1600)
     parser.add_argument("--port", type=int, default=29517, help="where the workers meet")
     args = parser.parse_args()
