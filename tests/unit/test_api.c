@@ -396,6 +396,27 @@ static void a_model_without_template_completes(void **state) {
     dure_model_close(model);
 }
 
+static void every_allocation_may_fail(void **state) {
+    const fixture *f = *state;
+    dure_generate_params params = {.n_max = 2};
+    bool done = false;
+    for (int64_t n = 1; !done; n++) {
+        assert_true(n < 5000);
+        int64_t n_live = du_mem_get_stats().n_live;
+        dure_error error;
+        char *reasoning = NULL;
+        du_mem_fail_at(n, false);
+        char *answer = dure_chat(f->session, USER, &params, &reasoning, &error);
+        done = answer != NULL;
+        du_mem_fail_at(0, false);
+        assert_int_equal(error.status, done ? DURE_OK : DURE_ENOMEM);
+        assert_true(!done || n > 10); /* there were some to fail */
+        dure_free(answer);
+        dure_free(reasoning);
+        assert_int_equal(du_mem_get_stats().n_live, n_live);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_says_what_it_is),
@@ -411,6 +432,12 @@ int main(void) {
         cmocka_unit_test(null_is_an_error_and_no_crash),
         cmocka_unit_test(values_out_of_range_are_told),
         cmocka_unit_test(a_model_without_template_completes),
+        cmocka_unit_test(every_allocation_may_fail),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    int n_failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    int64_t n_left = du_mem_get_stats().n_live;
+    if (n_failed == 0 && n_left != 0) {
+        fprintf(stderr, "%lld blocks were not freed\n", (long long)n_left);
+    }
+    return n_failed ? n_failed : n_left != 0;
 }
