@@ -123,21 +123,35 @@ du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag)
     return err;
 }
 
+static int add_bytes(const char *bytes, size_t n, void *text) {
+    du_str_add(text, bytes, n);
+    return 0;
+}
+
+/* The buffer remembers a failure; json_dumps would leave a key out and go on. */
 du_err du_json_save(const json_t *value, const char *path, du_diag *diag) {
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY);
-    if (!text) {
-        return du_fail_nomem(diag, path);
-    }
-    du_writer *w;
-    du_err err = du_writer_open(&w, path, diag);
+    du_str text = {0};
+    int failed = json_dump_callback(value, add_bytes, &text, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    du_str_add(&text, "\n", 1);
+    du_writer *w = NULL;
+    du_err err = failed || text.failed ? du_fail_nomem(diag, path) : du_writer_open(&w, path, diag);
     if (err == DU_OK) {
-        du_write(w, text, strlen(text));
-        du_write(w, "\n", 1);
+        du_write(w, text.data, text.len);
         err = du_writer_commit(w, diag);
         du_writer_close(w);
     }
-    du_free(text);
+    du_str_done(&text);
     return err;
+}
+
+json_t *du_json_copy(const json_t *value) {
+    json_t *copy = json_copy((json_t *)(uintptr_t)value);
+    if (copy && (json_object_size(copy) != json_object_size(value) ||
+                 json_array_size(copy) != json_array_size(value))) {
+        json_decref(copy);
+        copy = NULL;
+    }
+    return copy;
 }
 
 /* obj[key], or NULL when it is absent or null. */

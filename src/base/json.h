@@ -26,6 +26,10 @@ du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag)
 DU_NODISCARD
 du_err du_json_save(const json_t *value, const char *path, du_diag *diag);
 
+/* A copy of an object or array that shares its elements; NULL when memory is short. jansson's own
+ * leaves out what it could not allocate. */
+json_t *du_json_copy(const json_t *value);
+
 /* obj[key] as an integer within [min, max] into *out; *out stays as it is when the key is absent or
  * null. A number with a fraction, another type or a value outside gives DU_EFORMAT naming the key.
  */

@@ -5,7 +5,7 @@
  * backslash, or stands between two lines of three double quotes. */
 #include <stdio.h>
 
-#include "base/file.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "cli/answer.h"
 #include "cli/cli.h"
@@ -58,23 +58,6 @@ static du_err reset(chat *c, du_diag *diag) {
                : DU_OK;
 }
 
-static du_err save(const chat *c, const char *path, du_diag *diag) {
-    char *text = json_dumps(c->messages, JSON_INDENT(2));
-    if (!text) {
-        return du_fail_nomem(diag, path);
-    }
-    du_writer *w = NULL;
-    du_err err = du_writer_open(&w, path, diag);
-    if (err == DU_OK) {
-        du_write(w, text, strlen(text));
-        du_write(w, "\n", 1);
-        err = du_writer_commit(w, diag);
-    }
-    du_writer_close(w);
-    du_free(text);
-    return err;
-}
-
 /* A line that begins with a slash. */
 static du_err command(chat *c, const char *line, du_diag *diag) {
     static const char *const names[] = {"/think", "/nothink", "/reset", "/save", "/help", "/quit"};
@@ -91,7 +74,7 @@ static du_err command(chat *c, const char *line, du_diag *diag) {
         du_cli_note("the conversation is forgotten");
         return reset(c, diag);
     } else if (du_sv_is(name, "/save") && *rest) {
-        du_err err = save(c, rest, diag);
+        du_err err = du_json_save(c->messages, rest, diag);
         if (err == DU_OK) {
             du_cli_note("%zu messages are in %s", json_array_size(c->messages), rest);
         }

@@ -44,9 +44,11 @@ du_err du_cli_text_ids(du_ids *out, const du_tokenizer *tok, const char *path, d
 
 /* vars with the template's switch set; NULL when memory is short. */
 static json_t *with_switch(const json_t *vars, const char *name, du_cli_thinking thinking) {
-    json_t *all = json_copy((json_t *)(uintptr_t)vars);
-    if (name && thinking != DU_CLI_THINKING_AUTO && all) {
-        json_object_set_new(all, name, json_boolean(thinking == DU_CLI_THINKING_ON));
+    json_t *all = du_json_copy(vars);
+    if (name && thinking != DU_CLI_THINKING_AUTO &&
+        json_object_set_new(all, name, json_boolean(thinking == DU_CLI_THINKING_ON)) != 0) {
+        json_decref(all);
+        return NULL;
     }
     return all;
 }

@@ -190,13 +190,16 @@ json_t *du_lm_template_vars(const du_tokenizer *tok, const json_t *vars) {
                   {"eos_token", info->eos},
                   {"pad_token", info->pad},
                   {"unk_token", info->unk}};
-    json_t *all = vars ? json_copy((json_t *)(uintptr_t)vars) : json_object();
+    json_t *all = vars ? du_json_copy(vars) : json_object();
     for (size_t i = 0; all && i < sizeof tokens / sizeof *tokens; i++) {
         if (tokens[i].id < 0 || json_object_get(all, tokens[i].name)) {
             continue;
         }
         du_sv text = du_tokenizer_text(tok, tokens[i].id);
-        json_object_set_new(all, tokens[i].name, json_stringn(text.s, text.len));
+        if (json_object_set_new(all, tokens[i].name, json_stringn_nocheck(text.s, text.len)) != 0) {
+            json_decref(all);
+            return NULL;
+        }
     }
     return all;
 }

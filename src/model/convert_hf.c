@@ -79,18 +79,15 @@ static du_err write_config(const du_model *model, const char *dir, const json_t 
         return err;
     }
     int64_t type = type_index(model);
-    json_t *config = json_object();
-    json_object_set_new(config, "architectures", json_pack("[s]", model->arch->hf_classes[type]));
-    json_object_set_new(config, "model_type", json_string(model->arch->hf_types[type]));
-    err = du_hparams_write_hf(&hp, config, diag);
-    json_object_set_new(config, "torch_dtype", json_string(torch_dtype(plan)));
-    if (extra) {
-        json_object_update(config, (json_t *)(uintptr_t)extra);
-    }
+    json_t *config =
+        json_pack("{s:[s], s:s, s:s}", "architectures", model->arch->hf_classes[type], "model_type",
+                  model->arch->hf_types[type], "torch_dtype", torch_dtype(plan));
     char *path = du_path_join(dir, "config.json");
-    if (err == DU_OK) {
-        err = path ? du_json_save(config, path, diag) : du_fail_nomem(diag, dir);
+    err = config && path ? du_hparams_write_hf(&hp, config, diag) : du_fail_nomem(diag, dir);
+    if (err == DU_OK && extra && json_object_update(config, (json_t *)(uintptr_t)extra) != 0) {
+        err = du_fail_nomem(diag, dir);
     }
+    err = err ? err : du_json_save(config, path, diag);
     du_free(path);
     json_decref(config);
     return err;

@@ -85,10 +85,10 @@ DU_NODISCARD
 du_err du_hparams_read_hf(du_hparams *hp, const json_t *config, du_diag *diag);
 
 /* The keys of general use under "ARCH.", and the fields of config.json, from which the readers get
- * the same hyper-parameters back. write_hf adds to config, an object. */
+ * the same hyper-parameters back. write_hf adds to obj, and returns DU_OK or DU_ENOMEM. */
 void du_hparams_write_gguf(const du_hparams *hp, du_gguf_writer *w, const char *arch);
 DU_NODISCARD
-du_err du_hparams_write_hf(const du_hparams *hp, json_t *config, du_diag *diag);
+du_err du_hparams_write_hf(const du_hparams *hp, json_t *obj, du_diag *diag);
 
 /* Dimensions that belong together do so: heads divide, groups divide, ranges fit. */
 DU_NODISCARD

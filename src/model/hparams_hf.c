@@ -287,14 +287,24 @@ du_err du_hparams_read_hf(du_hparams *hp, const json_t *config, du_diag *diag) {
     return r.err;
 }
 
+/* An object that is being filled. */
+typedef struct {
+    json_t *obj;
+    bool failed; /* sticky: memory is short */
+} filler;
+
+static void set(filler *f, const char *key, json_t *value) {
+    f->failed = json_object_set_new(f->obj, key, value) != 0 || f->failed;
+}
+
 /* Whole numbers are written as such, as the published files have them. */
-static void set_num(json_t *obj, const char *key, double v) {
+static void set_num(filler *f, const char *key, double v) {
     bool whole = v == floor(v) && fabs(v) < 1e15;
-    json_object_set_new(obj, key, whole ? json_integer((json_int_t)v) : json_real(v));
+    set(f, key, whole ? json_integer((json_int_t)v) : json_real(v));
 }
 
 /* An f32 as the shortest decimal that reads back as the same f32: 1e-06, not 9.99999997e-07. */
-static void set_f32(json_t *obj, const char *key, float v) {
+static void set_f32(filler *f, const char *key, float v) {
     char text[32];
     for (int digits = 1; digits <= 9; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, (double)v);
@@ -302,19 +312,20 @@ static void set_f32(json_t *obj, const char *key, float v) {
             break;
         }
     }
-    set_num(obj, key, strtod(text, NULL));
+    set_num(f, key, strtod(text, NULL));
 }
 
-static json_t *rope_scaling(const du_hparams *hp) {
+static void write_rope_scaling(const du_hparams *hp, filler *config) {
     if (hp->scaling == DU_SCALING_NONE) {
-        return json_null();
+        set(config, "rope_scaling", json_null());
+        return;
     }
-    json_t *rope = json_object();
+    filler fill = {json_object(), false}, *rope = &fill;
     set_f32(rope, "factor", (float)hp->yarn.factor);
     switch (hp->scaling) {
     case DU_SCALING_YARN:
-        json_object_set_new(rope, "type", json_string("yarn"));
-        json_object_set_new(rope, "rope_type", json_string("yarn"));
+        set(rope, "type", json_string("yarn"));
+        set(rope, "rope_type", json_string("yarn"));
         set_num(rope, "beta_fast", hp->yarn.beta_fast);
         set_num(rope, "beta_slow", hp->yarn.beta_slow);
         if (hp->yarn_mscale_all != 0) {
@@ -323,25 +334,25 @@ static json_t *rope_scaling(const du_hparams *hp) {
         }
         break;
     case DU_SCALING_LLAMA3:
-        json_object_set_new(rope, "rope_type", json_string("llama3"));
+        set(rope, "rope_type", json_string("llama3"));
         set_num(rope, "low_freq_factor", hp->llama3_low);
         set_num(rope, "high_freq_factor", hp->llama3_high);
         break;
     default:
-        json_object_set_new(rope, "rope_type", json_string("linear"));
+        set(rope, "rope_type", json_string("linear"));
         break;
     }
     if (hp->scaling != DU_SCALING_LINEAR) {
         set_num(rope, "original_max_position_embeddings", hp->yarn.n_ctx_original);
     }
-    return rope;
+    set(config, "rope_scaling", rope->obj);
+    config->failed = config->failed || rope->failed;
 }
 
-static void write_latent(const du_hparams *hp, json_t *config) {
+static void write_latent(const du_hparams *hp, filler *config) {
     const du_router *m = &hp->router;
     bool v3 = m->score == DU_SCORE_SIGMOID;
-    json_object_set_new(config, "q_lora_rank",
-                        hp->q_rank > 0 ? json_integer(hp->q_rank) : json_null());
+    set(config, "q_lora_rank", hp->q_rank > 0 ? json_integer(hp->q_rank) : json_null());
     set_num(config, "kv_lora_rank", (double)hp->kv_rank);
     set_num(config, "qk_nope_head_dim", (double)du_hparams_nope(hp));
     set_num(config, "qk_rope_head_dim", (double)hp->rope_dim);
@@ -356,12 +367,13 @@ static void write_latent(const du_hparams *hp, json_t *config) {
     set_num(config, "n_group", m->n_group > 1 ? (double)m->n_group : 1);
     set_num(config, "topk_group", m->n_group > 1 ? (double)m->n_group_used : 1);
     set_f32(config, "routed_scaling_factor", m->scale);
-    json_object_set_new(config, "scoring_func", json_string(v3 ? "sigmoid" : "softmax"));
+    set(config, "scoring_func", json_string(v3 ? "sigmoid" : "softmax"));
     const char *v2_method = m->n_group > 1 ? "group_limited_greedy" : "greedy";
-    json_object_set_new(config, "topk_method", json_string(v3 ? "noaux_tc" : v2_method));
+    set(config, "topk_method", json_string(v3 ? "noaux_tc" : v2_method));
 }
 
-du_err du_hparams_write_hf(const du_hparams *hp, json_t *config, du_diag *diag) {
+du_err du_hparams_write_hf(const du_hparams *hp, json_t *obj, du_diag *diag) {
+    filler fill = {obj, false}, *config = &fill;
     set_num(config, "num_hidden_layers", (double)hp->n_layer);
     set_num(config, "hidden_size", (double)hp->d_model);
     set_num(config, "vocab_size", (double)hp->n_vocab);
@@ -371,10 +383,10 @@ du_err du_hparams_write_hf(const du_hparams *hp, json_t *config, du_diag *diag) 
     set_num(config, "num_key_value_heads", (double)hp->n_head_kv);
     set_f32(config, "rms_norm_eps", hp->eps);
     set_f32(config, "rope_theta", (float)hp->rope_theta);
-    json_object_set_new(config, "rope_scaling", rope_scaling(hp));
-    json_object_set_new(config, "tie_word_embeddings", json_boolean(hp->tied));
-    json_object_set_new(config, "hidden_act", json_string("silu"));
-    json_object_set_new(config, "attention_bias", json_false());
+    write_rope_scaling(hp, config);
+    set(config, "tie_word_embeddings", json_boolean(hp->tied));
+    set(config, "hidden_act", json_string("silu"));
+    set(config, "attention_bias", json_false());
     if (hp->kv_rank > 0) {
         write_latent(hp, config);
     } else {
@@ -382,16 +394,13 @@ du_err du_hparams_write_hf(const du_hparams *hp, json_t *config, du_diag *diag) 
         if (hp->router.n_expert > 0) {
             set_num(config, "num_experts", (double)hp->router.n_expert);
             set_num(config, "decoder_sparse_step", 1);
-            json_object_set_new(config, "mlp_only_layers", json_array());
+            set(config, "mlp_only_layers", json_array());
         }
     }
     if (hp->router.n_expert > 0) {
         set_num(config, "num_experts_per_tok", (double)hp->router.n_used);
         set_num(config, "moe_intermediate_size", (double)hp->d_ff_expert);
-        json_object_set_new(config, "norm_topk_prob", json_boolean(hp->router.normalise));
+        set(config, "norm_topk_prob", json_boolean(hp->router.normalise));
     }
-    /* jansson drops a value that it could not allocate: the last key is then missing too. */
-    return json_object_get(config, "rms_norm_eps") && json_object_get(config, "rope_scaling")
-               ? DU_OK
-               : du_fail_nomem(diag, "config.json");
+    return config->failed ? du_fail_nomem(diag, "config.json") : DU_OK;
 }

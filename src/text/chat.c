@@ -1,5 +1,6 @@
 #include "text/chat.h"
 
+#include "base/json.h"
 #include "base/mem.h"
 #include "text/jinja.h"
 #include "text/reasoning.h"
@@ -11,21 +12,22 @@ struct du_chat {
 
 /* The prompt of one plain question, to see how it ends; a template that does not want it opens
  * nothing. */
-static bool opens_thinking(const du_chat *chat) {
+static du_err find_opening(du_chat *chat) {
     du_str prompt = {0};
     json_t *messages = json_pack("[{ss, ss}]", "role", "user", "content", "?");
     json_t *tokens = json_pack("{ss, ss}", "bos_token", "", "eos_token", "");
     du_chat_input input = {
         .messages = messages, .vars = tokens, .add_generation_prompt = true, .now_s = 1};
-    bool opens = messages && tokens && du_chat_render(chat, &input, &prompt, NULL) == DU_OK &&
-                 du_reasoning_start_of(du_str_get(&prompt), prompt.len) == DU_REASONING_OPEN;
+    du_err err = messages && tokens ? du_chat_render(chat, &input, &prompt, NULL) : DU_ENOMEM;
+    chat->features.opens_thinking =
+        err == DU_OK && du_reasoning_start_of(du_str_get(&prompt), prompt.len) == DU_REASONING_OPEN;
     du_str_done(&prompt);
     json_decref(messages);
     json_decref(tokens);
-    return opens;
+    return err == DU_ENOMEM ? DU_ENOMEM : DU_OK;
 }
 
-static void find_features(du_chat *chat, du_sv text) {
+static du_err find_features(du_chat *chat, du_sv text) {
     static const char *const switches[] = {"enable_thinking", "thinking"};
     du_chat_features *f = &chat->features;
     f->tools = du_jinja_reads(chat->template, "tools");
@@ -34,7 +36,7 @@ static void find_features(du_chat *chat, du_sv text) {
     }
     f->thinking = du_sv_find(text, du_sv_of("</think>"), 0) >= 0 ||
                   du_sv_find(text, du_sv_of("<think>"), 0) >= 0;
-    f->opens_thinking = f->thinking && opens_thinking(chat);
+    return f->thinking ? find_opening(chat) : DU_OK;
 }
 
 du_err du_chat_open(du_chat **out, const char *text, size_t len, const char *name, du_diag *diag) {
@@ -43,11 +45,13 @@ du_err du_chat_open(du_chat **out, const char *text, size_t len, const char *nam
         return du_fail_nomem(diag, name);
     }
     du_err err = du_jinja_parse(&chat->template, text, len, name, diag);
+    if (err == DU_OK && find_features(chat, (du_sv){text, len}) != DU_OK) {
+        err = du_fail_nomem(diag, name);
+    }
     if (err != DU_OK) {
-        du_free(chat);
+        du_chat_close(chat);
         return err;
     }
-    find_features(chat, (du_sv){text, len});
     *out = chat;
     return DU_OK;
 }
@@ -66,13 +70,13 @@ const du_chat_features *du_chat_get_features(const du_chat *chat) {
 /* vars[key] = value, a new reference of it; without a value: null unless it is there. */
 static bool set_var(json_t *vars, const char *key, const json_t *value) {
     if (value) {
-        return json_object_set_new(vars, key, json_copy((json_t *)(uintptr_t)value)) == 0;
+        return json_object_set_new(vars, key, du_json_copy(value)) == 0;
     }
     return json_object_get(vars, key) || json_object_set_new(vars, key, json_null()) == 0;
 }
 
 static json_t *make_vars(const du_chat_input *input) {
-    json_t *vars = input->vars ? json_copy((json_t *)(uintptr_t)input->vars) : json_object();
+    json_t *vars = input->vars ? du_json_copy(input->vars) : json_object();
     if (vars && set_var(vars, "messages", input->messages) &&
         set_var(vars, "tools", input->tools) && set_var(vars, "documents", input->documents) &&
         json_object_set_new(vars, "add_generation_prompt",

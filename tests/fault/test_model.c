@@ -1,4 +1,4 @@
-/* Memory runs out at any call: loading, running and converting a model fail cleanly and leak
+/* Memory runs out at any call: loading and running a model fail cleanly and leak
  * nothing. */
 #include <unistd.h>
 
