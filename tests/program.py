@@ -7,6 +7,7 @@ import array
 import ast
 import json
 import os
+import resource
 import subprocess
 
 DURE = os.environ["DURE"]
@@ -33,11 +34,14 @@ class Done:
         return json.loads(self.out_bytes)
 
 
-def run(*words, stdin=b"", status=0, timeout=120, **environment):
+def run(*words, stdin=b"", status=0, timeout=120, address_space=None, **environment):
+    """address_space: the bytes that the program may map."""
     if isinstance(stdin, str):
         stdin = stdin.encode()
+    limit = address_space and (
+        lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space)))
     process = subprocess.run([DURE, *map(str, words)], input=stdin, capture_output=True,
-                             timeout=timeout, env={**os.environ, **environment})
+                             timeout=timeout, env={**os.environ, **environment}, preexec_fn=limit)
     done = Done(process)
     if done.status != status:
         raise AssertionError(f"dure {' '.join(map(str, words))}: status {done.status}, expected "
