@@ -71,18 +71,50 @@ static void widen_integers(du_str *out, const char *text, size_t len) {
     }
 }
 
-/* jansson tells some failures to allocate as syntax errors and passes over others, leaving bytes of
- * a string out: its allocations are watched. */
+/* jansson tells some failures to allocate as syntax errors and passes over others: when the buffer
+ * of the token that it reads cannot grow, bytes of the token are left out, and without its closing
+ * quote a string is read beyond its end. So its allocations are watched: the first that fails gets
+ * the spare block, which is large enough for any such buffer, and the text ends there. */
 static _Thread_local bool short_of_memory;
+static _Thread_local void *spare;
+static _Thread_local size_t spare_bytes;
 
 static void *watched_alloc(size_t n_bytes) {
     void *p = du_alloc(n_bytes);
-    short_of_memory |= !p;
+    if (!p) {
+        short_of_memory = true;
+        if (n_bytes <= spare_bytes) {
+            p = spare;
+            spare = NULL;
+            spare_bytes = 0;
+        }
+    }
     return p;
 }
 
+/* One byte for jansson, that nothing is read after an allocation has failed. */
+static size_t next_byte(void *buffer, size_t room, void *user) {
+    (void)room;
+    du_sv *rest = user;
+    if (short_of_memory || rest->len == 0) {
+        return 0;
+    }
+    *(char *)buffer = *rest->s++;
+    rest->len--;
+    return 1;
+}
+
 static json_t *load(const char *text, size_t len, json_error_t *error) {
-    return json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, error);
+    size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    du_sv rest = {text, len};
+    spare_bytes = 2 * len + 64; /* the buffer starts with 16 bytes and doubles when it is full */
+    spare = du_alloc(spare_bytes);
+    short_of_memory = !spare;
+    json_t *value = json_load_callback(next_byte, &rest, flags, error);
+    du_free(spare);
+    spare = NULL;
+    spare_bytes = 0;
+    return value;
 }
 
 du_err du_json_parse(json_t **out, const char *text, size_t len, const char *what, du_diag *diag) {
@@ -91,9 +123,8 @@ du_err du_json_parse(json_t **out, const char *text, size_t len, const char *wha
                        MAX_DEPTH);
     }
     json_error_t error;
-    short_of_memory = false;
     json_t *value = load(text, len, &error);
-    if (!value && json_error_code(&error) == json_error_numeric_overflow) {
+    if (!value && !short_of_memory && json_error_code(&error) == json_error_numeric_overflow) {
         du_str wide = {0};
         widen_integers(&wide, text, len);
         value = wide.failed ? NULL : load(wide.data, wide.len, &error);

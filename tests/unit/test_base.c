@@ -254,6 +254,40 @@ static void json_limits_and_types(void **state) {
     assert_fails(du_json_parse(&v, "{\"a\":1,}", 8, "bad", &diag), DU_EFORMAT, &diag, "line 1");
 }
 
+/* Whatever allocation fails, a value comes whole or not at all: also where the buffer of a token
+ * would have to grow for an escape or for a closing quote. */
+static void json_survives_memory_failures(void **state) {
+    (void)state;
+    char text[256];
+    for (int n = 0; n < 70; n++) {
+        snprintf(text, sizeof text, "{\"%.*s\\n\": [\"%.*s\\\"\", 1e%.*s0]}", n % 9, "keys of", n,
+                 "a string that grows until it needs some more room for its closing quote", n % 40,
+                 "0000000000000000000000000000000000000000");
+        du_diag diag;
+        du_diag_reset(&diag);
+        json_t *want, *got;
+        assert_ok(du_json_parse(&want, text, strlen(text), "t", &diag), &diag);
+        du_err err = DU_ENOMEM;
+        int64_t live = du_mem_get_stats().n_live;
+        for (int k = 1; err != DU_OK; k++) {
+            assert_true(k < 1000);
+            for (int forever = 0; forever < 2; forever++) {
+                du_mem_fail_at(k, forever);
+                err = du_json_parse(&got, text, strlen(text), "t", &diag);
+                du_mem_fail_at(0, false);
+                if (err == DU_OK) {
+                    assert_true(json_equal(got, want));
+                    json_decref(got);
+                } else {
+                    assert_int_equal(err, DU_ENOMEM);
+                }
+                assert_int_equal(du_mem_get_stats().n_live, live);
+            }
+        }
+        json_decref(want);
+    }
+}
+
 static void rng_is_fixed_and_fair(void **state) {
     (void)state;
     du_rng rng;
@@ -331,6 +365,7 @@ int main(void) {
         cmocka_unit_test(writer_replaces_nothing_but_files),
         cmocka_unit_test(full_disk_is_told),
         cmocka_unit_test(json_limits_and_types),
+        cmocka_unit_test(json_survives_memory_failures),
         cmocka_unit_test(rng_is_fixed_and_fair),
         cmocka_unit_test(pool_runs_each_task_once),
         cmocka_unit_test(cpu_levels),
