@@ -50,11 +50,16 @@ static void fill_neon(du_kern *k) {
 }
 #endif
 
+/* The functions that fill a level's table are compiled for that level themselves. */
 static void fill_tables(void) {
     fill_c(&tables[DU_ISA_C]);
 #if defined(__x86_64__)
-    fill_avx2(&tables[DU_ISA_AVX2]);
-    fill_avx512(&tables[DU_ISA_AVX512]);
+    if (du_isa_available(DU_ISA_AVX2)) {
+        fill_avx2(&tables[DU_ISA_AVX2]);
+    }
+    if (du_isa_available(DU_ISA_AVX512)) {
+        fill_avx512(&tables[DU_ISA_AVX512]);
+    }
 #endif
 #if defined(__aarch64__)
     fill_neon(&tables[DU_ISA_NEON]);
