@@ -195,6 +195,10 @@ static du_err add_unknown(const du_tokenizer *tok, du_sv text, bool after_unknow
 
 du_err du_encode_merged(const du_tokenizer *tok, du_merge_work *w, du_sv piece, du_ids *out,
                         du_diag *diag) {
+    if (piece.len > TEXT_BYTES_MAX) { /* a normaliser may make a text longer */
+        return du_fail(diag, DU_ELIMIT, "a piece of %zu bytes, more than %d", piece.len,
+                       TEXT_BYTES_MAX);
+    }
     if (!du_merge_reserve(w, piece.len)) {
         return nomem(diag);
     }

@@ -14,7 +14,8 @@ static int by_falling_score(const void *a, const void *b) {
 }
 
 static bool may_come_out(const du_vocab *vocab, int32_t id) {
-    return vocab->types[id] == DU_TOKEN_NORMAL || vocab->types[id] == DU_TOKEN_USER_DEFINED;
+    bool usable = vocab->types[id] == DU_TOKEN_NORMAL || vocab->types[id] == DU_TOKEN_USER_DEFINED;
+    return usable && !du_vocab_is_twin(vocab, id);
 }
 
 bool du_spm_init(du_spm *spm, const du_vocab *vocab) {

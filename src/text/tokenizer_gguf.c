@@ -10,7 +10,8 @@
  *     bos_token_id ...   ids of special tokens
  *     add_bos_token, add_eos_token, add_space_prefix
  *
- * No normaliser is named, so none is applied. */
+ * No normaliser is named, so none is applied. Published files repeat texts of tokens they do not
+ * use, and name special tokens outside the vocabulary for want of one; neither is an error. */
 #include <math.h>
 
 #include "base/mem.h"
@@ -63,10 +64,15 @@ static du_err read_arrays(loader *l) {
     return DU_OK;
 }
 
-/* Files without token types: everything is normal but the byte tokens. */
-static du_token_type guess_type(const loader *l, du_sv text) {
-    bool byte = l->tok->kind == DU_TOKENIZE_SPM && text.len == 6 && du_sv_starts(text, "<0x");
-    return byte ? DU_TOKEN_BYTE : DU_TOKEN_NORMAL;
+/* Without token types everything is normal but the byte tokens, which only SentencePiece has. */
+static du_token_type type_of(const loader *l, int64_t i) {
+    bool spm = l->tok->kind == DU_TOKENIZE_SPM;
+    du_sv text = l->tokens[i];
+    if (!l->types) {
+        return spm && text.len == 6 && du_sv_starts(text, "<0x") ? DU_TOKEN_BYTE : DU_TOKEN_NORMAL;
+    }
+    du_token_type type = (du_token_type)l->types[i];
+    return !type ? DU_TOKEN_UNUSED : type == DU_TOKEN_BYTE && !spm ? DU_TOKEN_NORMAL : type;
 }
 
 static du_err load_vocab(loader *l) {
@@ -77,9 +83,8 @@ static du_err load_vocab(loader *l) {
     }
     du_err err = du_vocab_init(v, (int32_t)l->n, bytes, l->diag);
     for (int32_t id = 0; id < l->n && err == DU_OK; id++) {
-        du_token_type type = l->types ? (du_token_type)l->types[id] : guess_type(l, l->tokens[id]);
         if (l->tokens[id].len) { /* an empty one is left unused */
-            err = du_vocab_set(v, id, l->tokens[id], type ? type : DU_TOKEN_UNUSED, l->diag);
+            err = du_vocab_set_twin(v, id, l->tokens[id], type_of(l, id), l->diag);
         }
     }
     if (err == DU_OK) {
@@ -88,7 +93,7 @@ static du_err load_vocab(loader *l) {
     }
     for (int32_t id = 0; id < l->n && err == DU_OK; id++) {
         bool special = v->types[id] == DU_TOKEN_CONTROL || v->types[id] == DU_TOKEN_UNKNOWN;
-        if (special || v->types[id] == DU_TOKEN_USER_DEFINED) {
+        if ((special || v->types[id] == DU_TOKEN_USER_DEFINED) && !du_vocab_is_twin(v, id)) {
             const du_added token = {.id = id, .special = special};
             err = du_added_add(&l->tok->added, v->texts[id], &token, l->diag);
         }
@@ -136,44 +141,45 @@ static du_err load_scores(loader *l) {
     return err;
 }
 
-/* An id; one that lies outside the vocabulary is an error where it matters, else no id. */
-static du_err load_id(loader *l, const char *key, bool strict, int32_t *id) {
+/* An id. One that lies outside the vocabulary says nothing, but for BOS: without it every prompt
+ * would be another one. */
+static du_err load_id(loader *l, const char *key, int32_t *id) {
+    bool strict = id == &l->tok->info.bos;
     int64_t v = *id;
     du_err err = du_gguf_get_i64(l->gguf, key, strict ? 0 : INT64_MIN,
                                  strict ? l->tok->vocab.n - 1 : INT64_MAX, &v, l->diag);
-    if (err == DU_OK) {
-        *id = v >= 0 && v < l->tok->vocab.n ? (int32_t)v : -1;
+    if (err == DU_OK && v >= 0 && v < l->tok->vocab.n) {
+        *id = (int32_t)v;
     }
     return err;
 }
 
 static du_err load_ids(loader *l) {
     du_tokenizer_info *info = &l->tok->info;
-    if (l->tok->kind == DU_TOKENIZE_SPM) {
-        info->unk = 0;
-        info->bos = 1;
-        info->eos = 2;
-    }
     const struct {
         const char *key;
         int32_t *id;
-        bool strict;
+        int32_t spm_default;
     } ids[] = {
-        {KEY("bos_token_id"), &info->bos, true},
-        {KEY("eos_token_id"), &info->eos, true},
-        {KEY("eot_token_id"), &info->eot, true},
-        {KEY("eom_token_id"), &info->eom, true},
-        {KEY("unknown_token_id"), &info->unk, false},
-        {KEY("padding_token_id"), &info->pad, false},
-        {KEY("fim_pre_token_id"), &info->fim_prefix, false},
-        {KEY("fim_suf_token_id"), &info->fim_suffix, false},
-        {KEY("fim_mid_token_id"), &info->fim_middle, false},
+        {KEY("bos_token_id"), &info->bos, 1},
+        {KEY("eos_token_id"), &info->eos, 2},
+        {KEY("unknown_token_id"), &info->unk, 0},
+        {KEY("eot_token_id"), &info->eot, -1},
+        {KEY("eom_token_id"), &info->eom, -1},
+        {KEY("padding_token_id"), &info->pad, -1},
+        {KEY("fim_pre_token_id"), &info->fim_prefix, -1},
+        {KEY("fim_suf_token_id"), &info->fim_suffix, -1},
+        {KEY("fim_mid_token_id"), &info->fim_middle, -1},
     };
+    bool spm = l->tok->kind == DU_TOKENIZE_SPM;
     du_err err = DU_OK;
     for (size_t i = 0; i < sizeof ids / sizeof ids[0] && err == DU_OK; i++) {
-        err = load_id(l, ids[i].key, ids[i].strict, ids[i].id);
+        if (spm && ids[i].spm_default < l->tok->vocab.n) {
+            *ids[i].id = ids[i].spm_default;
+        }
+        err = load_id(l, ids[i].key, ids[i].id);
     }
-    if (l->tok->kind == DU_TOKENIZE_SPM) {
+    if (spm) {
         l->tok->unk = info->unk;
     }
     return err;

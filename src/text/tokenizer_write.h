@@ -23,9 +23,10 @@ typedef struct {
 
 /* Makes the tables for a model with n_tokens rows in its embedding: ids that tok does not have
  * become unused tokens "[PADn]". Added tokens that look like control tokens ("<|...|>") become
- * ones, as other converters write them. Texts are borrowed from tok. out   free with
- * du_tokenizer_tables_done; empty after a failure Returns DU_OK, DU_EINVAL (fewer rows than
- * tokens), DU_EUNSUPPORTED (nothing in GGUF says what this tokenizer does), DU_ENOMEM. */
+ * ones, as other converters write them.
+ * out  free with du_tokenizer_tables_done; empty after a failure. Texts are borrowed from tok.
+ * Returns DU_OK, DU_EINVAL (fewer rows than tokens), DU_EUNSUPPORTED (nothing in GGUF says what
+ * this tokenizer does), DU_ENOMEM. */
 DU_NODISCARD
 du_err du_tokenizer_tables_make(du_tokenizer_tables *out, const du_tokenizer *tok, int64_t n_tokens,
                                 du_diag *diag);

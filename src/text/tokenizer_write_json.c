@@ -180,7 +180,7 @@ static json_t *added_tokens(builder *b, const du_tokenizer *tok) {
     static const char *const no[] = {"single_word", "lstrip", "rstrip", "normalized"};
     json_t *list = json_array();
     for (int32_t id = 0; id <= last_used(tok); id++) {
-        if (!is_added(tok, id)) {
+        if (!is_added(tok, id) || du_vocab_is_twin(&tok->vocab, id)) {
             continue;
         }
         json_t *token = json_object();
@@ -199,7 +199,9 @@ static json_t *vocab(builder *b, const du_tokenizer *tok) {
     json_t *object = json_object();
     for (int32_t id = 0; id <= last_used(tok); id++) {
         du_sv text = tok->vocab.texts[id];
-        b->failed |= json_object_setn_new(object, text.s, text.len, json_integer(id)) != 0;
+        if (!du_vocab_is_twin(&tok->vocab, id)) {
+            b->failed |= json_object_setn_new(object, text.s, text.len, json_integer(id)) != 0;
+        }
     }
     return object;
 }

@@ -102,7 +102,8 @@ static du_sv store(du_vocab *v, du_sv bytes) {
     return (du_sv){to, bytes.len};
 }
 
-du_err du_vocab_set(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag) {
+/* Stores the text of an id that has none yet. */
+static du_err set_text(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag) {
     if (text.len > DU_VOCAB_TOKEN_BYTES_MAX) {
         return du_fail(diag, DU_ELIMIT, "token %d has %zu bytes, more than %d", id, text.len,
                        DU_VOCAB_TOKEN_BYTES_MAX);
@@ -115,17 +116,32 @@ du_err du_vocab_set(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_
                        (int)v->texts[id].len, v->texts[id].s, (int)text.len, text.s);
     }
     v->texts[id] = store(v, text);
-    int32_t other = du_textmap_add(&v->ids, v->texts, id);
-    if (other >= 0) {
-        return du_fail(diag, DU_EFORMAT, "tokens %d and %d are both '%.*s'", other, id,
-                       (int)text.len, text.s);
-    }
     v->types[id] = (uint8_t)type;
     return DU_OK;
 }
 
+du_err du_vocab_set(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag) {
+    du_err err = set_text(v, id, text, type, diag);
+    int32_t other = err == DU_OK ? du_textmap_add(&v->ids, v->texts, id) : -1;
+    return other < 0 ? err
+                     : du_fail(diag, DU_EFORMAT, "tokens %d and %d are both '%.*s'", other, id,
+                               (int)text.len, text.s);
+}
+
+du_err du_vocab_set_twin(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag) {
+    du_err err = set_text(v, id, text, type, diag);
+    if (err == DU_OK) {
+        du_textmap_add(&v->ids, v->texts, id);
+    }
+    return err;
+}
+
 int32_t du_vocab_find(const du_vocab *v, du_sv text) {
     return du_textmap_find(&v->ids, v->texts, text);
+}
+
+bool du_vocab_is_twin(const du_vocab *v, int32_t id) {
+    return du_vocab_find(v, v->texts[id]) != id;
 }
 
 int32_t du_byte_level_char(uint8_t byte) {
@@ -195,6 +211,11 @@ static int32_t byte_token_value(du_sv text) {
     return v;
 }
 
+/* Of several tokens for a byte the first is its token. */
+static void set_byte(du_vocab *v, uint8_t byte, int32_t id) {
+    v->bytes[byte] = v->bytes[byte] < 0 ? id : v->bytes[byte];
+}
+
 static du_err finish_token(du_vocab *v, int32_t id, du_vocab_alphabet alphabet, du_diag *diag) {
     du_sv text = v->texts[id];
     char *out = v->storage + v->n_stored;
@@ -208,7 +229,7 @@ static du_err finish_token(du_vocab *v, int32_t id, du_vocab_alphabet alphabet, 
         }
         out[0] = (char)byte;
         n = 1;
-        v->bytes[byte] = id;
+        set_byte(v, (uint8_t)byte, id);
     } else if (v->types[id] == DU_TOKEN_NORMAL) {
         n = alphabet == DU_VOCAB_SPM ? decode_spm(out, text) : decode_byte_level(out, text);
     }
@@ -218,7 +239,7 @@ static du_err finish_token(du_vocab *v, int32_t id, du_vocab_alphabet alphabet, 
         v->n_stored += (size_t)n;
     }
     if (alphabet == DU_VOCAB_BYTE_LEVEL && v->types[id] == DU_TOKEN_NORMAL && n == 1) {
-        v->bytes[(uint8_t)out[0]] = id;
+        set_byte(v, (uint8_t)out[0], id);
     }
     return DU_OK;
 }
@@ -229,7 +250,7 @@ du_err du_vocab_finish(du_vocab *v, du_vocab_alphabet alphabet, du_diag *diag) {
         if (!v->texts[id].s) {
             char pad[PAD_TEXT_BYTES];
             int len = snprintf(pad, sizeof pad, "[PAD%d]", id);
-            err = du_vocab_set(v, id, (du_sv){pad, (size_t)len}, DU_TOKEN_UNUSED, diag);
+            err = du_vocab_set_twin(v, id, (du_sv){pad, (size_t)len}, DU_TOKEN_UNUSED, diag);
         }
         if (err == DU_OK) {
             err = finish_token(v, id, alphabet, diag);

@@ -78,7 +78,16 @@ void du_vocab_done(du_vocab *v); /* also of a zeroed one */
 DU_NODISCARD
 du_err du_vocab_set(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag);
 
+/* The same for files that give several ids one text: the first is found by it, the others are
+ * twins, which are only ever decoded. Returns DU_OK, DU_EFORMAT (an id given twice, an empty text),
+ * DU_ELIMIT. */
+DU_NODISCARD
+du_err du_vocab_set_twin(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag);
+
 int32_t du_vocab_find(const du_vocab *v, du_sv text); /* -1: absent */
+
+/* Whether the text of id finds another. */
+bool du_vocab_is_twin(const du_vocab *v, int32_t id);
 
 /* How texts stand for bytes. */
 typedef enum {

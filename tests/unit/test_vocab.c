@@ -92,6 +92,8 @@ static void bad_entries_are_refused(void **state) {
                  "tokens 0 and 1 are both 'a'");
     assert_fails(du_vocab_set(&v, 2, du_sv_of(""), DU_TOKEN_NORMAL, &diag), DU_EFORMAT, &diag,
                  "token 2 is empty");
+    assert_fails(du_vocab_set_twin(&v, 0, du_sv_of("a"), DU_TOKEN_NORMAL, &diag), DU_EFORMAT, &diag,
+                 "token 0 is both");
     du_vocab_done(&v);
 
     static const char *const no_bytes[] = {"<0xG0>", "<0x0a>", "<0x00", "x"};
@@ -102,6 +104,23 @@ static void bad_entries_are_refused(void **state) {
                      "is a byte token");
         du_vocab_done(&v);
     }
+}
+
+static void twins_are_decoded_only(void **state) {
+    (void)state;
+    du_diag diag;
+    du_vocab v = vocab(4);
+    set(&v, 1, "<0x41>", DU_TOKEN_BYTE);
+    assert_ok(du_vocab_set_twin(&v, 2, du_sv_of("<0x41>"), DU_TOKEN_BYTE, &diag), &diag);
+    set(&v, 3, "[PAD0]", DU_TOKEN_NORMAL);
+    assert_ok(du_vocab_finish(&v, DU_VOCAB_SPM, &diag), &diag);
+    assert_int_equal(du_vocab_find(&v, du_sv_of("<0x41>")), 1);
+    assert_true(du_vocab_is_twin(&v, 2) && !du_vocab_is_twin(&v, 1));
+    assert_int_equal(v.bytes['A'], 1);
+    piece_is(&v, 2, "A");
+    assert_int_equal(du_vocab_find(&v, du_sv_of("[PAD0]")), 3);
+    assert_int_equal(v.types[0], DU_TOKEN_UNUSED);
+    du_vocab_done(&v);
 }
 
 static void long_texts_are_refused(void **state) {
@@ -158,6 +177,7 @@ int main(void) {
         cmocka_unit_test(byte_level_texts_stand_for_bytes),
         cmocka_unit_test(sentencepiece_texts_stand_for_bytes),
         cmocka_unit_test(bad_entries_are_refused),
+        cmocka_unit_test(twins_are_decoded_only),
         cmocka_unit_test(long_texts_are_refused),
         cmocka_unit_test(texts_are_found_among_many),
         cmocka_unit_test(every_allocation_may_fail),
