@@ -58,7 +58,8 @@ static du_err from_files(source *src, const du_cli_files *files, const char *mod
     du_tokenizer *tok = NULL;
     du_err err = du_lm_find_template(files->gguf, files->hf, name, &text, diag);
     if (err == DU_OK && !text.s) {
-        err = du_fail(diag, DU_ENOENT, "no chat template named %s", name);
+        err = du_fail(diag, DU_ENOENT, "%s: no chat template named %s",
+                      model ? model : du_cli_default_name, name);
     }
     if (err == DU_OK) {
         err = files->gguf ? du_tokenizer_from_gguf(&tok, files->gguf, diag)
@@ -87,9 +88,6 @@ static du_err open_source(source *src, const char *model, du_diag *diag) {
     du_err err = du_cli_files_open(&files, model, diag);
     if (err == DU_OK) {
         err = from_files(src, &files, model, diag);
-        if (err != DU_OK) {
-            du_diag_context(diag, "%s", model ? model : du_cli_default_name);
-        }
     }
     du_cli_files_close(&files);
     return err;

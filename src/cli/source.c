@@ -38,9 +38,6 @@ du_err du_cli_tokenizer_open(du_tokenizer **out, const char *model, du_diag *dia
     du_err err = du_cli_files_open(&files, model, diag);
     if (err == DU_OK) {
         err = du_tokenizer_from_gguf(out, files.gguf, diag);
-        if (err != DU_OK) {
-            du_diag_context(diag, "%s", model ? model : du_cli_default_name);
-        }
     }
     du_cli_files_close(&files);
     return err;
