@@ -44,17 +44,6 @@ present() {
     esac
 }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        env DEBIAN_FRONTEND=noninteractive "$@"
-    elif command -v sudo >/dev/null 2>&1; then
-        sudo env DEBIAN_FRONTEND=noninteractive "$@"
-    else
-        echo "install-deps.sh: neither root nor sudo: as root, run: $*" >&2
-        exit 1
-    fi
-}
-
 groups=" ${*:-build} "
 for group in $groups; do
     case $group in
@@ -86,7 +75,18 @@ if ! command -v apt-get >/dev/null 2>&1; then
     exit 1
 fi
 wanted=$(column 1)
+as_root=''
+if [ "$(id -u)" != 0 ]; then
+    as_root=sudo
+    command -v sudo >/dev/null 2>&1 || {
+        echo "install-deps.sh: packages are missing; there is no sudo to install them with. As root, run:"
+        echo "  apt-get update && apt-get install --no-install-recommends $wanted"
+        exit 1
+    } >&2
+fi
 echo "installing: $wanted" >&2
-as_root apt-get update -qq >&2
-# shellcheck disable=SC2086  # one word per package
-as_root apt-get install -y -qq --no-install-recommends $wanted >&2
+# shellcheck disable=SC2086  # one word per package, no word for root
+{
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted
+} >&2
