@@ -11,6 +11,7 @@
  * weights of a row are unpacked once for up to N_TILE tokens. */
 #include "kern/cpu/blocks_avx2.h"
 #include "kern/cpu/fill.h"
+#include "kern/cpu/super.h"
 
 typedef void load_fn(du_ymm *w, const uint8_t *p);
 
@@ -27,26 +28,16 @@ enum {
     N_TILE = 8,
 };
 
-/* Bytes of 256 columns. */
-INLINE size_t super_bytes(traits k) {
-    return k.block == 256 ? k.block_bytes : 8 * k.block_bytes;
-}
-
 /* Loads n_groups (1 .. 8) groups of 32 columns at p. Missing ones have the scale 0; in their place
- * the bytes up to `end`, where the matrix ends, are read but not used. */
+ * bytes up to `end`, where the matrix ends, are read but not used. */
 INLINE void load_super(traits k, du_ymm *w, const uint8_t *p, const uint8_t *end,
                        int64_t n_groups) {
-    uint8_t copy[8 * 34];
+    uint8_t copy[SUPER_COPY_BYTES];
     if (k.block == 256) {
         k.load(w, p);
         return;
     }
-    if (n_groups < 8 && (size_t)(end - p) < super_bytes(k)) {
-        memset(copy, 0, sizeof copy);
-        memcpy(copy, p, (size_t)n_groups * k.block_bytes);
-        p = copy;
-    }
-    k.load(w, p);
+    k.load(w, super_readable(copy, p, end, k.block_bytes, n_groups));
     __m256i g = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     __m256i some = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n_groups), g);
     w->scale = _mm256_and_ps(w->scale, _mm256_castsi256_ps(some));
@@ -55,15 +46,8 @@ INLINE void load_super(traits k, du_ymm *w, const uint8_t *p, const uint8_t *end
     }
 }
 
-/* Where 256 columns of a token lie. */
-typedef struct {
-    const int8_t *q;
-    const float *d;
-    const int16_t *sum;
-} token;
-
 /* acc - minima; sd [8] out: scale[g] * d[g] */
-INLINE __m256 start_super(traits k, __m256 acc, float sd[8], const du_ymm *w, token t) {
+INLINE __m256 start_super(traits k, __m256 acc, float sd[8], const du_ymm *w, super_token t) {
     __m256 d = _mm256_loadu_ps(t.d);
     _mm256_storeu_ps(sd, _mm256_mul_ps(k.has_sub ? _mm256_set1_ps(w->d) : w->scale, d));
     if (k.min) {
@@ -87,7 +71,7 @@ INLINE __m256i sub_scales(const du_ymm *w, int g) {
 
 /* Adds 256 columns of R rows times N tokens. */
 INLINE void add_super(traits k, int R, int N, __m256 acc[2][N_TILE], const du_ymm *w,
-                      const token *t) {
+                      const super_token *t) {
     float sd[2][N_TILE][8];
     UNROLL
     for (int r = 0; r < R; r++) {
@@ -126,34 +110,9 @@ INLINE void prefetch(const uint8_t *p, size_t bytes) {
     }
 }
 
-/* The tokens of a tile; tail: their last, partial 256 columns with zeros behind them. */
-typedef struct {
-    token at[N_TILE], tail[N_TILE];
-    struct {
-        int8_t q[256];
-        float d[8];
-        int16_t sum[16];
-    } copy[N_TILE];
-} tokens;
-
-INLINE token move_token(token t, int64_t c) {
-    return (token){t.q + c, t.d + c / 32, t.sum + c / 16};
-}
-
-INLINE void set_token(tokens *x, int i, token t, int64_t cols) {
-    token tail = move_token(t, cols / 256 * 256);
-    size_t n_groups = (size_t)(cols % 256 / 32);
-    x->at[i] = t;
-    x->tail[i] = (token){x->copy[i].q, x->copy[i].d, x->copy[i].sum};
-    memset(&x->copy[i], 0, sizeof x->copy[i]);
-    memcpy(x->copy[i].q, tail.q, 32 * n_groups);
-    memcpy(x->copy[i].d, tail.d, sizeof(float) * n_groups);
-    memcpy(x->copy[i].sum, tail.sum, 2 * sizeof(int16_t) * n_groups);
-}
-
 /* out[r*N + i] for R rows from r0 on and N tokens */
 INLINE void mm_tile(traits k, int R, int N, float *out, const du_mat *m, int64_t r0,
-                    const tokens *x) {
+                    const tile_token *x) {
     __m256 acc[2][N_TILE];
     du_ymm w[2];
     const uint8_t *p = du_mat_row(m, r0);
@@ -164,19 +123,19 @@ INLINE void mm_tile(traits k, int R, int N, float *out, const du_mat *m, int64_t
             acc[r][i] = _mm256_setzero_ps();
         }
     }
-    const uint8_t *end = du_mat_row(m, m->rows - 1);
-    end += (size_t)(m->cols / k.block) * k.block_bytes;
-    for (int64_t c = 0; c < m->cols; c += 256, p += super_bytes(k)) {
+    const uint8_t *end = super_end(m, k.block, k.block_bytes);
+    size_t bytes = super_bytes(k.block, k.block_bytes);
+    for (int64_t c = 0; c < m->cols; c += 256, p += bytes) {
         int64_t n = m->cols - c < 256 ? (m->cols - c) / 32 : 8;
-        token at[N_TILE];
+        super_token at[N_TILE];
         UNROLL
         for (int r = 0; r < R; r++) {
-            prefetch(p + (size_t)r * m->row_bytes, super_bytes(k));
+            prefetch(p + (size_t)r * m->row_bytes, bytes);
             load_super(k, &w[r], p + (size_t)r * m->row_bytes, end, n);
         }
         UNROLL
         for (int i = 0; i < N; i++) {
-            at[i] = n < 8 ? x->tail[i] : move_token(x->at[i], c);
+            at[i] = tile_token_at(&x[i], c, n);
         }
         add_super(k, R, N, acc, w, at);
     }
@@ -191,7 +150,7 @@ INLINE void mm_tile(traits k, int R, int N, float *out, const du_mat *m, int64_t
 
 /* y[i*ldy + r] for rows [row0, row1) and n tokens, 1 <= n <= N_TILE */
 INLINE void mm_tokens(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
-                      const tokens *x, int64_t n) {
+                      const tile_token *x, int64_t n) {
     float out[N_TILE];
     int64_t r = row0;
     for (; n == 1 && r + 2 <= row1; r += 2) {
@@ -212,14 +171,13 @@ INLINE void mm_tokens(traits k, float *y, int64_t ldy, const du_mat *w, int64_t 
 INLINE void mm(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
                const du_acts *x, const int32_t *i_row, int64_t n_rows) {
     for (int64_t t0 = 0; t0 < n_rows; t0 += N_TILE) {
-        tokens chosen;
+        tile_token chosen[N_TILE];
         int64_t n = n_rows - t0 < N_TILE ? n_rows - t0 : N_TILE;
         for (int i = 0; i < N_TILE; i++) { /* those beyond n: the last again */
-            int64_t row = t0 + (i < n ? i : n - 1), at = (i_row ? i_row[row] : row) * x->cols;
-            token t = {x->q + at, x->d + at / 32, x->sum + at / 16};
-            set_token(&chosen, i, t, x->cols);
+            int64_t row = t0 + (i < n ? i : n - 1);
+            tile_token_set(&chosen[i], x, i_row ? i_row[row] : row);
         }
-        mm_tokens(k, y + t0 * ldy, ldy, w, row0, row1, &chosen, n);
+        mm_tokens(k, y + t0 * ldy, ldy, w, row0, row1, chosen, n);
     }
 }
 

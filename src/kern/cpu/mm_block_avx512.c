@@ -20,6 +20,7 @@
  */
 #include "kern/cpu/blocks_avx512.h"
 #include "kern/cpu/fill.h"
+#include "kern/cpu/super.h"
 
 typedef void load_fn(du_wide *w, const uint8_t *p);
 
@@ -40,34 +41,18 @@ enum {
     N_SUPER = 2,           /* groups of 256 columns unpacked together */
 };
 
-/* Bytes of 256 columns. */
-INLINE size_t super_bytes(traits k) {
-    return k.block == 256 ? k.block_bytes : 8 * k.block_bytes;
-}
-
 /* Loads n_groups (1 .. 8) groups of 32 columns at p. Missing ones have the scale 0; in their place
- * the bytes up to `end`, where the matrix ends, are read but not used. */
+ * bytes up to `end`, where the matrix ends, are read but not used. */
 INLINE void load_super(traits k, du_wide *w, const uint8_t *p, const uint8_t *end,
                        int64_t n_groups) {
-    uint8_t copy[8 * 34];
+    uint8_t copy[SUPER_COPY_BYTES];
     if (k.block == 256) {
         k.load(w, p);
         return;
     }
-    if (n_groups < 8 && (size_t)(end - p) < super_bytes(k)) {
-        memset(copy, 0, sizeof copy);
-        memcpy(copy, p, (size_t)n_groups * k.block_bytes);
-        p = copy;
-    }
-    k.load(w, p);
+    k.load(w, super_readable(copy, p, end, k.block_bytes, n_groups));
     __mmask16 some = (__mmask16)(((1u << n_groups) - 1) * 0x101);
     w->scales = _mm512_maskz_mov_ps(some, w->scales);
-}
-
-/* The end of the last row. */
-INLINE const uint8_t *end_of(traits k, const du_mat *w) {
-    const uint8_t *last = du_mat_row(w, w->rows - 1);
-    return last + (size_t)(w->cols / k.block) * k.block_bytes;
 }
 
 /* ---- pairs ------------------------------------------------------------------------------- */
@@ -186,14 +171,14 @@ INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, 
         int64_t n = x->cols - c < 256 ? (x->cols - c) / 32 : 8, at = t * x->cols + c;
         du_wide w[2];
         token v;
-        prefetch(p0, super_bytes(k));
-        prefetch(p1, super_bytes(k));
+        prefetch(p0, super_bytes(k.block, k.block_bytes));
+        prefetch(p1, super_bytes(k.block, k.block_bytes));
         load_super(k, &w[0], p0, end, n);
         load_super(k, &w[1], p1, end, n);
         load_token(k, &v, x->q + at, x->d + at / 32, x->sum + at / 16, n);
         acc = add_pair(k, acc, w, &v);
-        p0 += super_bytes(k);
-        p1 += super_bytes(k);
+        p0 += super_bytes(k.block, k.block_bytes);
+        p1 += super_bytes(k.block, k.block_bytes);
     }
     y[0] = sum_lanes(_mm512_castps512_ps256(acc));
     y[1] = sum_lanes(_mm512_extractf32x8_ps(acc, 1));
@@ -201,7 +186,7 @@ INLINE void mm_pair(traits k, float y[2], const uint8_t *p0, const uint8_t *p1, 
 
 INLINE void mm_pairs(traits k, float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,
                      const du_acts *x, const int32_t *i_row, int64_t n_rows) {
-    const uint8_t *end = end_of(k, w);
+    const uint8_t *end = super_end(w, k.block, k.block_bytes);
     for (int64_t r = row0; r < row1; r += 2) {
         int64_t r1 = r + 1 < row1 ? r + 1 : r; /* the last of an odd number: twice the same */
         for (int64_t i = 0; i < n_rows; i++) {
@@ -446,7 +431,7 @@ INLINE void mm_tile(traits k, float *y, int64_t ldy, const uint8_t *const rows[3
     for (int64_t c = 0; c < cols; c += N_SUPER * 256) {
         int64_t n_groups = (cols - c) / 32 < 8 * N_SUPER ? (cols - c) / 32 : 8 * N_SUPER;
         for (int64_t g = 0; g < n_groups; g += 8) {
-            size_t at = (size_t)(c / 32 + g) / 8 * super_bytes(k);
+            size_t at = (size_t)(c / 32 + g) / 8 * super_bytes(k.block, k.block_bytes);
             int64_t n_super = n_groups - g < 8 ? n_groups - g : 8;
             for (int m = 0; m < n_block; m++) {
                 fill_super(k, &b[m], (int)(g / 8), rows + 16 * m, at, end, n_super);
@@ -489,7 +474,8 @@ INLINE void mm_tiles(traits k, float *y, int64_t ldy, const du_mat *w, int64_t r
             for (int i = 0; i < 32; i++) { /* those beyond n_r: the first again */
                 rows[i] = du_mat_row(w, i < n_r ? r + i : r);
             }
-            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, end_of(k, w), &chosen, n, x->cols);
+            mm_tile(k, y + t0 * ldy + r, ldy, rows, n_r, super_end(w, k.block, k.block_bytes),
+                    &chosen, n, x->cols);
         }
     }
 }
