@@ -34,12 +34,6 @@ static du_err write_tensors(du_plan *plan, du_gguf_writer *w, const float *facto
 du_err du_convert_gguf(const du_model *model, du_gguf_writer *w, const char *path,
                        const du_convert_params *params, du_convert_stats *stats, du_diag *diag) {
     const du_hparams *hp = &model->hp;
-    if (hp->scaling == DU_SCALING_YARN && hp->yarn_mscale_all != 0 &&
-        hp->yarn_mscale != hp->yarn_mscale_all) {
-        return du_fail(diag, DU_EUNSUPPORTED,
-                       "rope_scaling: mscale %g is not mscale_all_dim %g, which GGUF cannot say",
-                       hp->yarn_mscale, hp->yarn_mscale_all);
-    }
     du_plan plan;
     float factors[DU_HEAD_DIM_MAX / 2];
     int64_t n_factors = hp->scaling == DU_SCALING_LLAMA3 ? hp->rope_dim / 2 : 0;

@@ -3,9 +3,11 @@
  * Keys of the form ARCH.name, listed where they are read. Sources: the GGUF specification's list of
  * standardised keys, and what current converters write. Two quirks of `deepseek2` files:
  *   rope.scaling.yarn_log_multiplier is 0.1 * mscale_all_dim (the 0.1 of YaRN's magnitude is
- * inside), and no key holds mscale: it equals mscale_all_dim in every published model;
+ *   inside), and no key holds mscale: it equals mscale_all_dim in every published model, and where
+ *   it does not, attn_factor makes up for it;
  *   head_count_kv = 1 with key_length_mla tells the layout with attn_k_b and attn_v_b, where
  *   key_length is that of the cache row. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,6 +88,46 @@ static void uniform_i64(reader *r, const char *name, int64_t n_layer, int64_t ma
     }
 }
 
+/* The mscale that has this magnitude; never 0, which stands for none. factor > 1 */
+static double mscale_of(double factor, double magnitude) {
+    double mscale = (magnitude - 1) / (0.1 * log(factor));
+    return mscale != 0 ? mscale : 1e-12;
+}
+
+/* What cos and sin, and q . k, are multiplied with. Two keys tell it as llama.cpp uses them
+ * (ggml-org/llama.cpp: src/llama-context.cpp, src/models/deepseek2.cpp): with a the attn_factor,
+ * L ten times the yarn_log_multiplier and m = magnitude(factor, 1)
+ *
+ *     latent attention    cos and sin: a        q . k: (a * magnitude(factor, L))^2
+ *     plain attention     cos and sin: a * m    q . k: 1
+ *
+ * A file of latent attention without L comes from a model that names no mscale. */
+static void read_yarn_scales(reader *r, du_hparams *hp) {
+    double a = 1, log_multiplier = 0, factor = hp->yarn.factor;
+    bool latent = hp->kv_rank > 0;
+    get_f64(r, "rope.scaling.attn_factor", &a);
+    above(r, "rope.scaling.attn_factor", a, 0);
+    if (latent) {
+        get_f64(r, "rope.scaling.yarn_log_multiplier", &log_multiplier);
+        hp->yarn_mscale = hp->yarn_mscale_all = 10 * log_multiplier;
+    }
+    if (r->err != DU_OK || a == 1) {
+        return;
+    }
+    if (factor <= 1 || (latent && log_multiplier == 0)) {
+        refuse_unless(r, "rope.scaling.attn_factor", 1);
+        return;
+    }
+    double m = du_yarn_magnitude(factor, 1);
+    double rope = latent ? a : a * m;
+    double qk = latent ? a * du_yarn_magnitude(factor, 10 * log_multiplier) : m;
+    above(r, "rope.scaling.yarn_log_multiplier", qk, 0);
+    /* The keys are f32. */
+    bool none = latent && fabs(rope - m) < 1e-6 * m && fabs(qk - 1) < 1e-6;
+    hp->yarn_mscale_all = none ? 0 : mscale_of(factor, qk);
+    hp->yarn_mscale = none ? 0 : mscale_of(factor, rope * qk);
+}
+
 static void read_rope(reader *r, du_hparams *hp) {
     hp->rope_theta = 10000;
     hp->yarn = (du_yarn){.factor = 1, .beta_fast = 32, .beta_slow = 1};
@@ -102,9 +144,6 @@ static void read_rope(reader *r, du_hparams *hp) {
     above(r, "rope.scaling.original_context_length", hp->yarn.n_ctx_original, 0);
     get_f64(r, "rope.scaling.yarn_beta_fast", &hp->yarn.beta_fast);
     get_f64(r, "rope.scaling.yarn_beta_slow", &hp->yarn.beta_slow);
-    double log_multiplier = 0;
-    get_f64(r, "rope.scaling.yarn_log_multiplier", &log_multiplier);
-    hp->yarn_mscale = hp->yarn_mscale_all = 10 * log_multiplier;
     du_sv type = du_sv_of("linear");
     if (r->err == DU_OK) {
         r->err = du_gguf_get_str(r->g, key_of(r, "rope.scaling.type"), &type, r->diag);
@@ -113,9 +152,11 @@ static void read_rope(reader *r, du_hparams *hp) {
         hp->scaling = DU_SCALING_YARN;
         above(r, "rope.scaling.yarn_beta_fast", hp->yarn.beta_fast, 0);
         above(r, "rope.scaling.yarn_beta_slow", hp->yarn.beta_slow, 0);
+        read_yarn_scales(r, hp);
     } else if (du_sv_is(type, "linear") || du_sv_is(type, "none")) {
         bool none = hp->yarn.factor == 1 || du_sv_is(type, "none");
         hp->scaling = none ? DU_SCALING_NONE : DU_SCALING_LINEAR;
+        refuse_unless(r, "rope.scaling.attn_factor", 1);
     } else if (r->err == DU_OK) {
         r->err = du_fail(r->diag, DU_EUNSUPPORTED, "%s: rope.scaling.type '%.*s' is not known",
                          du_gguf_path(r->g), (int)(type.len < 40 ? type.len : 40), type.s);
@@ -228,7 +269,6 @@ static void read_layers(reader *r, du_hparams *hp) {
 static void refuse_features(reader *r) {
     refuse_unless(r, "attention.scale", 0);
     refuse_unless(r, "attention.temperature_scale", 0);
-    refuse_unless(r, "rope.scaling.attn_factor", 1);
     refuse_unless(r, "embedding_scale", 0);
     refuse_unless(r, "residual_scale", 0);
     refuse_unless(r, "logit_scale", 0);
@@ -297,6 +337,30 @@ static void write_experts(const du_hparams *hp, du_gguf_writer *w, const char *a
     }
 }
 
+/* The reverse of read_yarn_scales. */
+static void write_yarn_scales(const du_hparams *hp, du_gguf_writer *w, const char *arch) {
+    double factor = hp->yarn.factor, rope = du_hparams_rope_magnitude(hp), a, L;
+    if (factor <= 1) {
+        return; /* all are 1 */
+    }
+    if (hp->kv_rank == 0) {
+        a = rope / du_yarn_magnitude(factor, 1);
+        L = 0;
+    } else if (hp->yarn_mscale == hp->yarn_mscale_all && hp->yarn_mscale != 0) {
+        a = 1;
+        L = hp->yarn_mscale_all;
+    } else {
+        a = rope;
+        L = mscale_of(factor, sqrt(du_hparams_attn_scale(hp) * sqrt((double)hp->k_dim)) / rope);
+    }
+    if (a != 1) {
+        put_f32(w, arch, "rope.scaling.attn_factor", a);
+    }
+    if (L != 0) {
+        put_f32(w, arch, "rope.scaling.yarn_log_multiplier", 0.1 * L);
+    }
+}
+
 static void write_rope(const du_hparams *hp, du_gguf_writer *w, const char *arch) {
     char key[128];
     put_u32(w, arch, "rope.dimension_count", hp->rope_dim);
@@ -311,9 +375,7 @@ static void write_rope(const du_hparams *hp, du_gguf_writer *w, const char *arch
         put_u32(w, arch, "rope.scaling.original_context_length", (int64_t)hp->yarn.n_ctx_original);
         put_f32(w, arch, "rope.scaling.yarn_beta_fast", hp->yarn.beta_fast);
         put_f32(w, arch, "rope.scaling.yarn_beta_slow", hp->yarn.beta_slow);
-        if (hp->yarn_mscale_all != 0) {
-            put_f32(w, arch, "rope.scaling.yarn_log_multiplier", 0.1 * hp->yarn_mscale_all);
-        }
+        write_yarn_scales(hp, w, arch);
     }
 }
 

@@ -129,22 +129,39 @@ static void round_trips_keep_logits(void **state) {
     du_free(hf);
 }
 
-static void what_gguf_cannot_say_is_refused(void **state) {
+/* GGUF has no key for mscale: two others tell what follows from it. */
+static void scales_of_yarn_come_back(void **state) {
     (void)state;
-    du_model *model = open_fixture("deepseek_v3_yarn");
+    static const struct {
+        const char *name;
+        double mscale, all;
+    } cases[] = {{"deepseek_v3_yarn", 1, 1},
+                 {"deepseek_v3_yarn", 0.707, 0.707},
+                 {"deepseek_v3_yarn", 0, 0},
+                 {"deepseek_v3_yarn", 0.5, 1},
+                 {"deepseek_v3_yarn", 1, 0.3},
+                 {"deepseek_v3_yarn", 0, 1},
+                 {"deepseek_v3_yarn", 1, 0},
+                 {"qwen2", 0, 0},
+                 {"qwen2", 1, 1},
+                 {"qwen2", 0.5, 1}};
     char *path = in_dir("mscale.gguf");
-    du_convert_params keep = {0};
-    du_convert_stats stats;
-    du_gguf_writer *w;
-    du_diag diag;
-    du_diag_reset(&diag);
-    assert_ok(du_gguf_writer_new(&w, &diag), &diag);
-    model->hp.yarn_mscale = 0.5;
-    assert_fails(du_convert_gguf(model, w, path, &keep, &stats, &diag), DU_EUNSUPPORTED, &diag,
-                 "mscale 0.5");
-    assert_false(du_file_exists(path));
-    du_gguf_writer_close(w);
-    du_model_close(model);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        du_model *model = open_fixture(cases[i].name);
+        du_hparams *hp = &model->hp;
+        hp->scaling = DU_SCALING_YARN;
+        hp->yarn = (du_yarn){40, 32, 32, 1};
+        hp->yarn_mscale = cases[i].mscale;
+        hp->yarn_mscale_all = cases[i].all;
+        to_gguf(model, path, &(du_convert_params){0});
+        du_model *back = open_path(path);
+        double attn = du_hparams_attn_scale(hp), rope = du_hparams_rope_magnitude(hp);
+        assert_true(fabs(du_hparams_attn_scale(&back->hp) / attn - 1) < 1e-6);
+        assert_true(fabs(du_hparams_rope_magnitude(&back->hp) / rope - 1) < 1e-6);
+        du_model_close(back);
+        du_model_close(model);
+        assert_int_equal(unlink(path), 0);
+    }
     du_free(path);
 }
 
@@ -252,7 +269,7 @@ int main(void) {
     n_models = list_models(names, 64);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trips_keep_logits),
-        cmocka_unit_test(what_gguf_cannot_say_is_refused),
+        cmocka_unit_test(scales_of_yarn_come_back),
         cmocka_unit_test(every_mix_opens_and_is_near),
         cmocka_unit_test(importance_is_collected_saved_and_used),
     };
