@@ -2,9 +2,10 @@
 # Compares dure with llama.cpp: every model fixture converted to GGUF (logits, tokens, template), the
 # tokenizer rules, and SmolLM2-135M-Instruct in Q4_1 (greedy tokens, perplexity, decode speed).
 #
-#   tools/compare_llama_cpp.sh [fixtures] [tokenizers] [smollm2]     all three by default
+#   tools/compare_llama_cpp.sh [--threads N] [fixtures] [tokenizers] [smollm2]     all three by default
 #
-# Needs build/dure (or $DURE) and the environment of tools/ref/setup.sh (or $PYTHON).
+# Needs build/dure (or $DURE) and the environment of tools/ref/setup.sh (or $PYTHON). One line per
+# fixture: "ok", "FAIL", or "-" where nothing is asked. Exit status 1 if something failed.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)

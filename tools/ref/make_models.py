@@ -337,8 +337,7 @@ def readme():
         " infinity) for softmax models too;",
         "- glm4_moe_lite: it uses the model's eps for the latent norms too;",
         "- kimi_k2: it does not read `rope.scaling.yarn_beta_fast` and `_slow` for `deepseek2` (told them"
-        " by hand, it agrees);",
-        "- deepseek_v3_yarn_nomscale: GGUF has no key for cos and sin scaled apart from the softmax.", "",
+        " by hand, it agrees).", "",
         "The first two were checked in transformers: with llama.cpp's rule it gives llama.cpp's logits.", "",
     ]
     for name, fixture in fixtures.FIXTURES.items():
