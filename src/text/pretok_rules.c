@@ -41,7 +41,7 @@
     "\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}\\x{10cc0}-\\x{10cf2}\\x{118a0}-\\x{118df}"         \
     "\\x{1e900}-\\x{1e943}"
 
-enum { NAMES_MAX = 4, PATTERNS_MAX = 7 };
+enum { NAMES_MAX = 5, PATTERNS_MAX = 7 };
 
 typedef struct {
     du_pretok_rule rule;
@@ -67,11 +67,11 @@ static const named_rule rules[] = {
       "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
       "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
       "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
-    {{"qwen2", false, false}, {"deepseek-r1-qwen"}, {QWEN2}},
-    {{"llama-bpe", true, true}, {"llama3", "llama-v3"}, {LLAMA3}},
+    {{"qwen2", false, false}, {"deepseek-r1-qwen", "megrez"}, {QWEN2}},
+    {{"llama-bpe", true, true}, {"llama3", "llama-v3", "falcon3", "midm-2.0", "pixtral"}, {LLAMA3}},
     {{"glm4", true, false}, {"glm5", "chatglm-bpe"}, {LLAMA3}},
     {{"smollm", false, false}, {0}, {"\\p{N}", GPT2}},
-    {{"gpt-2", false, false}, {0}, {GPT2}},
+    {{"gpt-2", false, false}, {"gigachat", "a.x-4.0"}, {GPT2}},
     {{"kimi-k2", false, false}, {0}, {KIMI}},
     {{"default", false, false},
      {0},

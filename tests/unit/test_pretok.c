@@ -124,7 +124,9 @@ static void rules_by_name_and_synonym(void **state) {
     (void)state;
     static const char *const synonyms[][2] = {
         {"deepseek-v3", "joyai-llm"}, {"qwen2", "deepseek-r1-qwen"}, {"llama-bpe", "llama3"},
-        {"llama-bpe", "llama-v3"},    {"llama-bpe", "glm4"},
+        {"llama-bpe", "llama-v3"},    {"llama-bpe", "glm4"},         {"llama-bpe", "falcon3"},
+        {"llama-bpe", "midm-2.0"},    {"llama-bpe", "pixtral"},      {"qwen2", "megrez"},
+        {"gpt-2", "gigachat"},        {"gpt-2", "a.x-4.0"},
     };
     for (size_t i = 0; i < sizeof synonyms / sizeof synonyms[0]; i++) {
         du_pretok *p = rule(synonyms[i][1]);
