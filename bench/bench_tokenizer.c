@@ -331,14 +331,13 @@ static void print_variety(du_sv text) {
         }
         start = space ? i + 1 : start;
     }
-    du_textmap map = {0};
-    DU_CHECK(du_textmap_init(&map, n));
+    du_hash map = {0};
     for (size_t i = 0; i < n; i++) {
-        different += du_textmap_add(&map, words, (int32_t)i) < 0;
+        different += du_hash_add(&map, words[i], 0) == DU_OK;
     }
     printf("text: %.1f MB, %.0f %% of it Hangul, %zu words, %zu of them different\n",
            (double)text.len * 1e-6, 300.0 * (double)hangul / (double)text.len, n, different);
-    du_textmap_done(&map);
+    du_hash_done(&map);
     du_free(words);
 }
 

@@ -5,31 +5,35 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-static uint64_t load(const char *p, size_t n) {
-    uint64_t v = 0;
-    memcpy(&v, p, n);
+static uint64_t load_8(const char *p) {
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
     return v;
 }
 
-/* The two halves of the 128-bit product, folded. Both factors hold a random seed, so no choice of
- * the text alone makes one of them zero. */
-static uint64_t fold(uint64_t a, uint64_t b) {
-    __extension__ typedef unsigned __int128 u128;
-    u128 product = (u128)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
+/* n bytes, at most 8, as a number: the same of different bytes never, given n. */
+static uint64_t load_up_to_8(const char *p, size_t n) {
+    if (n >= 4) { /* two loads that overlap: shorter than a copy of n bytes */
+        uint32_t first, last;
+        memcpy(&first, p, sizeof first);
+        memcpy(&last, p + n - sizeof last, sizeof last);
+        return (uint64_t)first << 32 | last;
+    }
+    return n ? (uint64_t)(uint8_t)p[0] << 16 | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint8_t)p[n - 1]
+             : 0;
 }
 
+/* Both factors hold a random seed, so no choice of the text alone makes one of them zero. */
 static uint64_t hash_of(const du_hash *h, du_sv key) {
     const char *p = key.s;
     size_t left = key.len;
     uint64_t a = h->seed[0] ^ key.len, b = h->seed[1];
     for (; left > 16; left -= 16, p += 16) {
-        a = fold(load(p, 8) ^ a, load(p + 8, 8) ^ b);
+        a = du_hash_fold(load_8(p) ^ a, load_8(p + 8) ^ b);
     }
-    size_t first = left < 8 ? left : 8;
-    uint64_t lo = first ? load(p, first) : 0;
-    uint64_t hi = left > 8 ? load(p + 8, left - 8) : 0;
-    return fold(fold(lo ^ a, hi ^ b), h->seed[1] ^ 0x9e3779b97f4a7c15u);
+    uint64_t lo = left > 8 ? load_8(p) : load_up_to_8(p, left);
+    uint64_t hi = left > 8 ? load_8(p + left - 8) : 0;
+    return du_hash_fold(du_hash_fold(lo ^ a, hi ^ b), h->seed[1] ^ 0x9e3779b97f4a7c15u);
 }
 
 /* The slot of the key, or the empty one where it belongs. cap > 0. */
@@ -46,10 +50,11 @@ static du_hash_slot *slot_of(const du_hash *h, du_sv key, uint32_t *hash) {
     }
 }
 
-static void draw_seed(du_hash *h) {
-    if (getrandom(h->seed, sizeof h->seed, GRND_NONBLOCK) != (ssize_t)sizeof h->seed) {
-        h->seed[0] = (uint64_t)(du_clock_s() * 1e9); /* early at boot: better than a constant */
-        h->seed[1] = (uint64_t)(uintptr_t)h * 0x9e3779b97f4a7c15u;
+void du_hash_draw_seed(uint64_t seed[2]) {
+    const ssize_t n_bytes = 2 * sizeof seed[0];
+    if (getrandom(seed, (size_t)n_bytes, GRND_NONBLOCK) != n_bytes) {
+        seed[0] = (uint64_t)(du_clock_s() * 1e9); /* early at boot: better than a constant */
+        seed[1] = (uint64_t)(uintptr_t)seed * 0x9e3779b97f4a7c15u;
     }
 }
 
@@ -69,7 +74,7 @@ du_err du_hash_reserve(du_hash *h, size_t n) {
         return DU_ENOMEM;
     }
     if (!h->slots) {
-        draw_seed(h);
+        du_hash_draw_seed(h->seed);
     }
     du_hash_slot *old = h->slots;
     size_t n_old = h->cap;

@@ -27,6 +27,17 @@ typedef struct {
 
 void du_hash_done(du_hash *h); /* frees and empties */
 
+/* Random numbers to key a hash with. */
+void du_hash_draw_seed(uint64_t seed[2]);
+
+/* The two halves of the 128-bit product, folded: mixes two numbers, of which one at least holds a
+ * seed. All of its bits may be used. */
+static inline uint64_t du_hash_fold(uint64_t a, uint64_t b) {
+    __extension__ typedef unsigned __int128 u128;
+    u128 product = (u128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
 /* Makes room for n entries in all, so that the next n - h->n additions allocate nothing.
  * Returns DU_OK, DU_ENOMEM. */
 DU_NODISCARD

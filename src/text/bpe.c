@@ -1,5 +1,7 @@
 #include "text/bpe.h"
 
+#include "base/hash.h"
+
 struct du_bpe_slot {
     uint64_t pair; /* left << 32 | right; PAIR_NONE: free */
     uint32_t rank; /* of a free slot DU_RANK_NONE */
@@ -10,9 +12,8 @@ struct du_bpe_slot {
 
 enum { SLOTS_PER_WORD = 16 }; /* of du_bpe.seen */
 
-static uint64_t hash_of(uint64_t pair) {
-    uint64_t hash = pair * 0x9e3779b97f4a7c15;
-    return hash ^ hash >> 32;
+static uint64_t hash_of(const du_bpe *bpe, uint64_t pair) {
+    return du_hash_fold(pair ^ bpe->seed[0], bpe->seed[1]);
 }
 
 /* The word of `seen` and the bit in it that belong to a hash. */
@@ -33,6 +34,8 @@ bool du_bpe_init(du_bpe *bpe, size_t n) {
         return false;
     }
     bpe->n_slots = n_slots;
+    du_hash_draw_seed(bpe->seed);
+    bpe->seed[1] |= 1;
     for (size_t i = 0; i < n_slots; i++) {
         bpe->slots[i] = (struct du_bpe_slot){PAIR_NONE, DU_RANK_NONE, -1};
     }
@@ -61,7 +64,7 @@ static struct du_bpe_slot *slot_of(const du_bpe *bpe, uint64_t pair, uint64_t ha
 
 uint32_t du_bpe_add(du_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t merged,
                     bool replace) {
-    uint64_t pair = pair_of(left, right), hash = hash_of(pair), bit;
+    uint64_t pair = pair_of(left, right), hash = hash_of(bpe, pair), bit;
     struct du_bpe_slot *slot = slot_of(bpe, pair, hash);
     uint32_t before = slot->rank;
     if (before == DU_RANK_NONE || replace) {
@@ -74,11 +77,12 @@ uint32_t du_bpe_add(du_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int
 
 static void find_pair(const void *arg, du_symbol *left, const du_symbol *right, uint32_t end) {
     (void)end;
-    uint64_t pair = pair_of(left->id, right->id), hash = hash_of(pair), bit;
+    const du_bpe *bpe = arg;
+    uint64_t pair = pair_of(left->id, right->id), hash = hash_of(bpe, pair), bit;
     left->rank = DU_RANK_NONE;
-    const uint64_t *seen = seen_word(arg, hash, &bit);
+    const uint64_t *seen = seen_word(bpe, hash, &bit);
     if (*seen & bit) {
-        const struct du_bpe_slot *slot = slot_of(arg, pair, hash);
+        const struct du_bpe_slot *slot = slot_of(bpe, pair, hash);
         left->rank = slot->rank;
         left->merged = slot->merged;
     }

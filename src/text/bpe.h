@@ -12,9 +12,10 @@
 /* The merges: a hash table from (left, right) to (rank, merged). */
 typedef struct {
     struct du_bpe_slot *slots;
-    size_t n_slots; /* a power of two */
-    uint64_t *seen; /* 4 bits per slot: the one of a pair's hash is set. Most questions are about
-                     * pairs that do not join, and the answer is found here, in little memory */
+    size_t n_slots;   /* a power of two */
+    uint64_t seed[2]; /* random, so that merges cannot be chosen to collide */
+    uint64_t *seen;   /* 4 bits per slot: the one of a pair's hash is set. Most questions are about
+                       * pairs that do not join, and the answer is found here, in little memory */
 } du_bpe;
 
 /* Room for n merges; false when memory is short. */

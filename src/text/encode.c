@@ -223,11 +223,33 @@ du_err du_encode_merged(const du_tokenizer *tok, du_merge_work *w, du_sv piece, 
     return err;
 }
 
+/* Which slot of the cache: texts that are chosen to share one are only not remembered. */
+static inline uint64_t piece_hash(const char *s, size_t len) {
+    uint64_t h = 0x9e3779b97f4a7c15 ^ len, word = 0;
+    for (; len > 8; s += 8, len -= 8) {
+        memcpy(&word, s, sizeof word);
+        h = (h ^ word) * 0xff51afd7ed558ccd;
+        h ^= h >> 32;
+    }
+    if (len >= 4) { /* two loads that overlap: shorter than a copy of len bytes */
+        uint32_t first, last;
+        memcpy(&first, s, sizeof first);
+        memcpy(&last, s + len - sizeof last, sizeof last);
+        word = (uint64_t)first << 32 | last;
+    } else if (len) {
+        word = (uint64_t)(uint8_t)s[0] << 16 | (uint64_t)(uint8_t)s[len / 2] << 8 |
+               (uint8_t)s[len - 1];
+    }
+    h = (h ^ word) * 0xff51afd7ed558ccd;
+    h = (h ^ (h >> 32)) * 0xc4ceb9fe1a85ec53;
+    return h ^ (h >> 29);
+}
+
 static du_err encode_piece(void *arg, du_sv piece) {
     call *c = arg;
     cached *slot = NULL;
     if (piece.len <= PIECE_BYTES_MAX) {
-        slot = &c->work->cache[du_text_hash(piece.s, piece.len) % CACHE_SLOTS];
+        slot = &c->work->cache[piece_hash(piece.s, piece.len) % CACHE_SLOTS];
         if (slot->n_bytes == piece.len && memcmp(slot->bytes, piece.s, piece.len) == 0) {
             du_err err = DU_OK;
             for (size_t i = 0; i < slot->n_ids && err == DU_OK; i++) {
@@ -237,9 +259,9 @@ static du_err encode_piece(void *arg, du_sv piece) {
         }
     }
     size_t before = c->out->n;
-    int32_t whole = du_textmap_find(&c->tok->whole, c->tok->vocab.pieces, piece);
-    du_err err = whole >= 0 ? add_id(c->out, whole, c->diag)
-                            : du_encode_merged(c->tok, &c->work->merge, piece, c->out, c->diag);
+    const int64_t *whole = du_hash_find(&c->tok->whole, piece);
+    du_err err = whole ? add_id(c->out, (int32_t)*whole, c->diag)
+                       : du_encode_merged(c->tok, &c->work->merge, piece, c->out, c->diag);
     size_t n = c->out->n - before;
     if (err == DU_OK && slot && n <= PIECE_IDS_MAX) {
         slot->n_bytes = (uint8_t)piece.len;

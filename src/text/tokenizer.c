@@ -34,7 +34,7 @@ void du_tokenizer_free(du_tokenizer *tok) {
     du_added_done(&tok->added_normalized);
     du_normalizer_done(&tok->normalizer);
     du_normalizer_done(&tok->edits);
-    du_textmap_done(&tok->whole);
+    du_hash_done(&tok->whole);
     du_free(tok);
 }
 
@@ -222,12 +222,10 @@ static bool may_cut_at_blank(const du_tokenizer *tok) {
 
 /* The pieces that ignore_merges takes whole: all but those that text must not turn into. */
 static du_err fill_whole(du_tokenizer *tok, du_diag *diag) {
-    if (!du_textmap_init(&tok->whole, (size_t)tok->vocab.n)) {
-        return du_fail_nomem(diag, "the vocabulary");
-    }
     for (int32_t id = 0; id < tok->vocab.n; id++) {
-        if (tok->vocab.types[id] == DU_TOKEN_NORMAL && tok->vocab.pieces[id].len) {
-            du_textmap_add(&tok->whole, tok->vocab.pieces, id);
+        if (tok->vocab.types[id] == DU_TOKEN_NORMAL && tok->vocab.pieces[id].len &&
+            du_hash_add(&tok->whole, tok->vocab.pieces[id], id) == DU_ENOMEM) {
+            return du_fail_nomem(diag, "the vocabulary");
         }
     }
     return DU_OK;

@@ -47,7 +47,7 @@ struct du_tokenizer {
     du_added_set added_normalized; /* found in normalised text */
     du_normalizer normalizer;      /* of what lies between added tokens */
     du_normalizer edits;           /* what the pre-tokenizer changes before it splits */
-    du_textmap whole;              /* pieces to ids, for ignore_merges; empty: merges decide */
+    du_hash whole;                 /* pieces to ids, for ignore_merges; empty: merges decide */
     bool ignore_merges;
     bool prefix_after_added; /* SentencePiece in GGUF: the blank goes before a text at the start and
                               * after an added token */

@@ -5,57 +5,6 @@
 #include "base/mem.h"
 #include "text/unicode.h"
 
-struct du_textmap_slot {
-    uint32_t tag;  /* upper half of the hash */
-    int32_t index; /* + 1; 0: free */
-};
-
-bool du_textmap_init(du_textmap *map, size_t n) {
-    size_t n_slots = 16;
-    while (n_slots / 2 < n) {
-        n_slots *= 2;
-    }
-    map->slots = du_alloc_zero(n_slots, sizeof map->slots[0]);
-    map->n_slots = map->slots ? n_slots : 0;
-    return map->slots;
-}
-
-void du_textmap_done(du_textmap *map) {
-    du_free(map->slots);
-    *map = (du_textmap){0};
-}
-
-/* The slot of key, or the free one where it belongs. */
-static struct du_textmap_slot *slot_of(const du_textmap *map, const du_sv *keys, du_sv key,
-                                       uint32_t *tag) {
-    uint64_t hash = du_text_hash(key.s, key.len);
-    *tag = (uint32_t)(hash >> 32);
-    for (size_t i = hash & (map->n_slots - 1);; i = (i + 1) & (map->n_slots - 1)) {
-        struct du_textmap_slot *slot = &map->slots[i];
-        if (slot->index == 0 || (slot->tag == *tag && du_sv_eq(keys[slot->index - 1], key))) {
-            return slot;
-        }
-    }
-}
-
-int32_t du_textmap_add(du_textmap *map, const du_sv *keys, int32_t i) {
-    uint32_t tag;
-    struct du_textmap_slot *slot = slot_of(map, keys, keys[i], &tag);
-    if (slot->index) {
-        return slot->index - 1;
-    }
-    *slot = (struct du_textmap_slot){tag, i + 1};
-    return -1;
-}
-
-int32_t du_textmap_find(const du_textmap *map, const du_sv *keys, du_sv key) {
-    if (!map->n_slots || !key.len) {
-        return -1;
-    }
-    uint32_t tag;
-    return slot_of(map, keys, key, &tag)->index - 1;
-}
-
 enum { PAD_TEXT_BYTES = 20 }; /* "[PAD16777215]" */
 
 du_err du_vocab_init(du_vocab *v, int32_t n, size_t text_bytes, du_diag *diag) {
@@ -71,7 +20,7 @@ du_err du_vocab_init(du_vocab *v, int32_t n, size_t text_bytes, du_diag *diag) {
         v->storage = du_alloc(v->n_storage);
     }
     if (!v->texts || !v->pieces || !v->types || !v->eog || !v->storage ||
-        !du_textmap_init(&v->ids, n_tokens)) {
+        du_hash_reserve(&v->ids, n_tokens) != DU_OK) {
         du_vocab_done(v);
         return du_fail_nomem(diag, "the vocabulary");
     }
@@ -87,7 +36,7 @@ void du_vocab_done(du_vocab *v) {
     du_free(v->scores);
     du_free(v->eog);
     du_free(v->storage);
-    du_textmap_done(&v->ids);
+    du_hash_done(&v->ids);
     *v = (du_vocab){0};
 }
 
@@ -120,24 +69,30 @@ static du_err set_text(du_vocab *v, int32_t id, du_sv text, du_token_type type, 
     return DU_OK;
 }
 
+/* The room is there: the only failure is that another id has the text. */
+static bool make_findable(du_vocab *v, int32_t id) {
+    return du_hash_add(&v->ids, v->texts[id], id) == DU_OK;
+}
+
 du_err du_vocab_set(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag) {
     du_err err = set_text(v, id, text, type, diag);
-    int32_t other = err == DU_OK ? du_textmap_add(&v->ids, v->texts, id) : -1;
-    return other < 0 ? err
-                     : du_fail(diag, DU_EFORMAT, "tokens %d and %d are both '%.*s'", other, id,
-                               (int)text.len, text.s);
+    return err != DU_OK || make_findable(v, id)
+               ? err
+               : du_fail(diag, DU_EFORMAT, "tokens %d and %d are both '%.*s'",
+                         du_vocab_find(v, text), id, (int)text.len, text.s);
 }
 
 du_err du_vocab_set_twin(du_vocab *v, int32_t id, du_sv text, du_token_type type, du_diag *diag) {
     du_err err = set_text(v, id, text, type, diag);
     if (err == DU_OK) {
-        du_textmap_add(&v->ids, v->texts, id);
+        make_findable(v, id);
     }
     return err;
 }
 
 int32_t du_vocab_find(const du_vocab *v, du_sv text) {
-    return du_textmap_find(&v->ids, v->texts, text);
+    const int64_t *id = text.len ? du_hash_find(&v->ids, text) : NULL;
+    return id ? (int32_t)*id : -1;
 }
 
 bool du_vocab_is_twin(const du_vocab *v, int32_t id) {

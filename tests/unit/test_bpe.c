@@ -178,6 +178,16 @@ static void short_memory_is_told(void **state) {
     du_bpe_done(&bpe);
 }
 
+/* So that merges of a hostile file cannot be chosen to share a slot. */
+static void tables_are_keyed_apart(void **state) {
+    (void)state;
+    du_bpe a, b;
+    assert_true(du_bpe_init(&a, 1) && du_bpe_init(&b, 1));
+    assert_memory_not_equal(a.seed, b.seed, sizeof a.seed);
+    du_bpe_done(&a);
+    du_bpe_done(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition_at_every_length),
@@ -185,6 +195,7 @@ int main(void) {
         cmocka_unit_test(unknown_symbols_stay),
         cmocka_unit_test(a_megabyte_in_one_piece),
         cmocka_unit_test(short_memory_is_told),
+        cmocka_unit_test(tables_are_keyed_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -136,25 +136,6 @@ static void long_texts_are_refused(void **state) {
     du_vocab_done(&v);
 }
 
-static void texts_are_found_among_many(void **state) {
-    (void)state;
-    enum { N = 5000 };
-    static char names[N][8];
-    static du_sv keys[N];
-    du_textmap map;
-    assert_true(du_textmap_init(&map, N));
-    for (int32_t i = 0; i < N; i++) {
-        keys[i] = (du_sv){names[i], (size_t)snprintf(names[i], sizeof names[i], "%d", i * 7)};
-        assert_int_equal(du_textmap_add(&map, keys, i), -1);
-    }
-    for (int32_t i = 0; i < N; i++) {
-        assert_int_equal(du_textmap_find(&map, keys, keys[i]), i);
-    }
-    assert_int_equal(du_textmap_find(&map, keys, du_sv_of("1")), -1);
-    assert_int_equal(du_textmap_add(&map, keys, 17), 17);
-    du_textmap_done(&map);
-}
-
 static void every_allocation_may_fail(void **state) {
     (void)state;
     int64_t live = du_mem_get_stats().n_live;
@@ -179,7 +160,6 @@ int main(void) {
         cmocka_unit_test(bad_entries_are_refused),
         cmocka_unit_test(twins_are_decoded_only),
         cmocka_unit_test(long_texts_are_refused),
-        cmocka_unit_test(texts_are_found_among_many),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
