@@ -75,13 +75,16 @@ class Terminal:
         """Waits for the end; the exit status."""
         try:
             end = time.monotonic() + timeout
-            while self.process.poll() is None and time.monotonic() < end:
-                ready, _, _ = select.select([self.master], [], [], 0.05)
-                if ready:
+            ended = False
+            while not ended and time.monotonic() < end:
+                ended = self.process.poll() is not None  # before reading: nothing comes after
+                while time.monotonic() < end and \
+                        select.select([self.master], [], [], 0 if ended else 0.05)[0]:
                     try:
                         self.seen += os.read(self.master, 65536).decode("utf-8", "replace")
                     except OSError:
                         time.sleep(0.05)
+                        break
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGKILL)
                 raise AssertionError(f"the program did not end; shown: {self.seen!r}")

@@ -366,7 +366,6 @@ class Gguf(unittest.TestCase):
                 ("tokenizer.ggml.tokens", None, "tokenizer.ggml.tokens"),
                 ("tokenizer.ggml.tokens", u32(1), "tokenizer.ggml.tokens"),
                 ("tokenizer.ggml.bos_token_id", u32(320), "tokenizer.ggml.bos_token_id"),
-                ("tokenizer.ggml.eos_token_id", u32(0xffffffff), "tokenizer.ggml.eos_token_id"),
                 ("tokenizer.ggml.token_type", u32(1), "tokenizer.ggml.token_type")):
             with self.subTest(name, value=value):
                 with open(self.path, "wb") as file:
