@@ -174,6 +174,10 @@ static void call_quantize(const du_kern *k, void *arg) {
     (void)arg;
     k->quantize(bufs.q, bufs.out, bufs.sum, bufs.x, COLS);
 }
+static void call_residue(const du_kern *k, void *arg) {
+    (void)arg;
+    k->residue(bufs.out, bufs.x, bufs.q, bufs.w, COLS);
+}
 static void call_rmsnorm(const du_kern *k, void *arg) {
     (void)arg;
     k->rmsnorm(bufs.out, bufs.x, bufs.w, COLS, 1e-6f);
@@ -255,6 +259,7 @@ static void bench_others(const char *filter) {
         double ops;
     } calls[] = {
         {"quantize", call_quantize, COLS},
+        {"residue", call_residue, 2.0 * COLS},
         {"rmsnorm", call_rmsnorm, COLS},
         {"swiglu", call_swiglu, COLS},
         {"add", call_add, COLS},

@@ -59,6 +59,8 @@ typedef void du_kv_store_fn(void *kv, const float *x, int64_t dim);
  * a multiple of 32. A group whose max|x| is below 2^-100 has d = 0, q = 0; one that holds an
  * infinity or a NaN has q = 0 and a d that is not finite, so that what is computed from it is NaN.
  *
+ * residue: r[i] = x[i] - d[i/32] * q[i], what quantize rounded away.
+ *
  * rmsnorm: y[i] = x[i] * w[i] / sqrt(mean_i(x[i]^2) + eps)       (Zhang & Sennrich 2019, eq. 4); y
  * may be x; w NULL: all ones.
  *
@@ -76,6 +78,7 @@ typedef void du_kv_store_fn(void *kv, const float *x, int64_t dim);
  * -INFINITY s becomes 0 and nothing else changes. exp is within 2 ulp. */
 #define DU_KERN_LIST(X)                                                                            \
     X(quantize, void, (int8_t * q, float *d, int16_t *sum, const float *x, int64_t n))             \
+    X(residue, void, (float *r, const float *x, const int8_t *q, const float *d, int64_t n))       \
     X(rmsnorm, void, (float *y, const float *x, const float *w, int64_t n, float eps))             \
     X(swiglu, void, (float *y, const float *gate, const float *up, int64_t n))                     \
     X(add, void, (float *y, const float *x, int64_t n))                                            \

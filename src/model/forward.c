@@ -31,7 +31,7 @@ du_err du_model_logits(du_ctx *ctx, const du_model *model, const du_batch *batch
     du_rmsnorm_fwd(ctx, rows, D, rows, D, model->top.norm, n, D, hp->eps);
     du_tap(ctx, "output_norm", -1, rows, n, D);
     du_linear_out out = {batch->logits, hp->n_vocab, &model->top.output, NULL};
-    return du_linear_fwd(ctx, &out, 1, rows, D, n);
+    return du_linear_fine_fwd(ctx, &out, 1, rows, D, n);
 }
 
 /* Bytes and weights of one entry in one layer; what one token uses of it. */

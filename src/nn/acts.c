@@ -7,26 +7,33 @@ typedef struct {
     int8_t *q;
     float *d;
     int16_t *sum;
+    int64_t T;
+    float *left; /* when fine: per thread [cols] for what was rounded away, else NULL */
 } quantize_job;
 
 static void quantize_row(void *arg, int64_t t, int64_t i_thread) {
-    (void)i_thread;
     const quantize_job *job = arg;
-    job->kern->quantize(job->q + t * job->cols, job->d + t * (job->cols / 32),
-                        job->sum + t * (job->cols / 16), job->x + t * job->ldx, job->cols);
+    int64_t cols = job->cols, fine = job->T + t;
+    const float *x = job->x + t * job->ldx;
+    int8_t *q = job->q + t * cols;
+    float *d = job->d + t * (cols / 32);
+    job->kern->quantize(q, d, job->sum + t * (cols / 16), x, cols);
+    if (job->left) {
+        float *left = job->left + i_thread * cols;
+        job->kern->residue(left, x, q, d, cols);
+        job->kern->quantize(job->q + fine * cols, job->d + fine * (cols / 32),
+                            job->sum + fine * (cols / 16), left, cols);
+    }
 }
 
-du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T, int64_t cols,
-                    bool with_q8) {
-    *out = (du_acts){.x = x, .ldx = ldx, .T = T, .cols = cols};
-    if (!with_q8) {
-        return DU_OK;
-    }
-    quantize_job job = {ctx->kern, x, ldx, cols, NULL, NULL, NULL};
-    job.q = DU_SCRATCH(ctx, int8_t, T * cols);
-    job.d = DU_SCRATCH(ctx, float, T *(cols / 32));
-    job.sum = DU_SCRATCH(ctx, int16_t, T * (cols / 16));
-    if (!job.q || !job.d || !job.sum) {
+static du_err quantize(du_ctx *ctx, du_acts *out, bool fine) {
+    int64_t T = out->T, cols = out->cols, n = fine ? 2 * T : T;
+    quantize_job job = {.kern = ctx->kern, .x = out->x, .ldx = out->ldx, .cols = cols, .T = T};
+    job.q = DU_SCRATCH(ctx, int8_t, n * cols);
+    job.d = DU_SCRATCH(ctx, float, n *(cols / 32));
+    job.sum = DU_SCRATCH(ctx, int16_t, n * (cols / 16));
+    job.left = fine ? DU_SCRATCH(ctx, float, du_pool_n_threads(ctx->pool) * cols) : NULL;
+    if (!job.q || !job.d || !job.sum || (fine && !job.left)) {
         return DU_ENOMEM;
     }
     /* One row is less work than waking a thread. */
@@ -35,6 +42,18 @@ du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int6
     out->d = job.d;
     out->sum = job.sum;
     return DU_OK;
+}
+
+du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T, int64_t cols,
+                    bool with_q8) {
+    *out = (du_acts){.x = x, .ldx = ldx, .T = T, .cols = cols};
+    return with_q8 ? quantize(ctx, out, false) : DU_OK;
+}
+
+du_err du_acts_make_fine(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T,
+                         int64_t cols) {
+    *out = (du_acts){.x = x, .ldx = ldx, .T = T, .cols = cols};
+    return quantize(ctx, out, true);
 }
 
 du_acts du_acts_slice(const du_acts *acts, int64_t row0, int64_t n) {

@@ -1,5 +1,7 @@
 #include "nn/linear.h"
 
+#include <string.h>
+
 #include "nn/acts.h"
 
 /* A task should read tens of kilobytes of weights: less is lost in handing out, more leaves a
@@ -19,14 +21,29 @@ int64_t du_linear_rows_per_task(const du_ctx *ctx, const du_mat *w, int64_t T) {
 typedef struct {
     const du_kern *kern;
     const du_linear_out *outs;
-    const du_acts *acts;
+    const du_acts *acts;       /* of x; when fine, of rows x and then of what their rounding left */
     const int64_t *first_task; /* [n_out] */
     const int64_t *rows;       /* [n_out] rows per task */
     int64_t n_out, T;
+    float *sums; /* when fine: per thread [2*T, ld_sums], else NULL */
+    int64_t ld_sums;
 } linear_job;
 
+/* y = product with the rounded x + product with what the rounding left */
+static void fine_product(const linear_job *job, const du_linear_out *out, int64_t row0,
+                         int64_t row1, int64_t i_thread) {
+    int64_t T = job->T, n = row1 - row0;
+    float *sums = job->sums + i_thread * 2 * T * job->ld_sums;
+    job->kern->mm[out->w->dtype](sums - row0, job->ld_sums, out->w, row0, row1, job->acts, NULL,
+                                 2 * T);
+    for (int64_t t = 0; t < T; t++) {
+        float *y = out->y + t * out->ldy + row0;
+        memcpy(y, sums + t * job->ld_sums, (size_t)n * sizeof *y);
+        job->kern->add(y, sums + (T + t) * job->ld_sums, n);
+    }
+}
+
 static void linear_task(void *arg, int64_t i_task, int64_t i_thread) {
-    (void)i_thread;
     const linear_job *job = arg;
     int64_t i = job->n_out - 1;
     while (job->first_task[i] > i_task) {
@@ -35,7 +52,11 @@ static void linear_task(void *arg, int64_t i_task, int64_t i_thread) {
     const du_linear_out *out = &job->outs[i];
     int64_t row0 = (i_task - job->first_task[i]) * job->rows[i];
     int64_t row1 = row0 + job->rows[i] < out->w->rows ? row0 + job->rows[i] : out->w->rows;
-    job->kern->mm[out->w->dtype](out->y, out->ldy, out->w, row0, row1, job->acts, NULL, job->T);
+    if (job->sums && du_dtype_is_block(out->w->dtype)) {
+        fine_product(job, out, row0, row1, i_thread);
+    } else {
+        job->kern->mm[out->w->dtype](out->y, out->ldy, out->w, row0, row1, job->acts, NULL, job->T);
+    }
     if (!out->bias) {
         return;
     }
@@ -44,29 +65,45 @@ static void linear_task(void *arg, int64_t i_task, int64_t i_thread) {
     }
 }
 
-du_err du_linear_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
-                     int64_t ldx, int64_t T) {
+static du_err linear(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
+                     int64_t ldx, int64_t T, bool fine) {
     enum { MAX_OUT = 8 };
     DU_CHECK(n_out >= 1 && n_out <= MAX_OUT);
+    int64_t first_task[MAX_OUT], rows[MAX_OUT], n_tasks = 0, rows_max = 0, cols = outs[0].w->cols;
     bool with_q8 = false;
     for (int64_t i = 0; i < n_out; i++) {
         with_q8 = with_q8 || du_dtype_is_block(outs[i].w->dtype);
+        first_task[i] = n_tasks;
+        rows[i] = du_linear_rows_per_task(ctx, outs[i].w, T);
+        rows_max = rows[i] > rows_max ? rows[i] : rows_max;
+        n_tasks += (outs[i].w->rows + rows[i] - 1) / rows[i];
     }
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     du_acts acts;
-    du_err err = du_acts_make(ctx, &acts, x, ldx, T, outs[0].w->cols, with_q8);
+    linear_job job = {ctx->kern, outs, &acts, first_task, rows, n_out, T, NULL, rows_max};
+    du_err err = DU_OK;
+    fine = fine && with_q8;
+    if (fine) {
+        job.sums = DU_SCRATCH(ctx, float, du_pool_n_threads(ctx->pool) * 2 * T * rows_max);
+        err = job.sums ? du_acts_make_fine(ctx, &acts, x, ldx, T, cols) : DU_ENOMEM;
+    } else {
+        err = du_acts_make(ctx, &acts, x, ldx, T, cols, with_q8);
+    }
     if (err == DU_OK) {
-        int64_t first_task[MAX_OUT], rows[MAX_OUT], n_tasks = 0;
-        for (int64_t i = 0; i < n_out; i++) {
-            first_task[i] = n_tasks;
-            rows[i] = du_linear_rows_per_task(ctx, outs[i].w, T);
-            n_tasks += (outs[i].w->rows + rows[i] - 1) / rows[i];
-        }
-        linear_job job = {ctx->kern, outs, &acts, first_task, rows, n_out, T};
         du_pool_run(ctx->pool, linear_task, &job, n_tasks);
     }
     du_arena_release(ctx->scratch, mark);
     return err;
+}
+
+du_err du_linear_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
+                     int64_t ldx, int64_t T) {
+    return linear(ctx, outs, n_out, x, ldx, T, false);
+}
+
+du_err du_linear_fine_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
+                          int64_t ldx, int64_t T) {
+    return linear(ctx, outs, n_out, x, ldx, T, true);
 }
 
 typedef struct {

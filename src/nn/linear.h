@@ -23,6 +23,12 @@ DU_NODISCARD
 du_err du_linear_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
                      int64_t ldx, int64_t T);
 
+/* The same with x rounded to 15 bits for block-quantised weights, as the sum of two products: for
+ * inputs where that is worth its price (docs/design/activations.md). */
+DU_NODISCARD
+du_err du_linear_fine_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, const float *x,
+                          int64_t ldx, int64_t T);
+
 /* Per-head products: y[t,h] = W_h x[t,h] for H matrices of one shape [rows, cols].
  * x  row (t,h) at x + (t*H + h) * ld_x, f32       y  row (t,h) at y + (t*H + h) * ld_y, f32 out
  * w  [H]

@@ -3,8 +3,9 @@
 
 enum { SLOT_X, SLOT_W, SLOT_Y, SLOT_Q, SLOT_D, SLOT_SUM, SLOT_COS, SLOT_SIN };
 
+enum { N_LONG = 7168 };
 enum { N_LAST = 150 }; /* row lengths up to here are all tried, then LONG ones */
-static const int64_t long_rows[] = {576, 1000, 1408, 2048, 7168};
+static const int64_t long_rows[] = {576, 1000, 1408, 2048, N_LONG};
 
 static void each_length(void (*fn)(int64_t n), int64_t first, int64_t step) {
     for (int64_t n = first; n <= N_LAST; n += step) {
@@ -58,6 +59,21 @@ static void check_quantize(const float *x, int64_t n) {
     }
 }
 
+/* What the rounding left of x, given q and d. */
+static void check_residue(const float *x, int64_t n) {
+    int8_t *q = guard(SLOT_Q, (size_t)n);
+    int16_t sum[N_LONG / 16];
+    float *d = guard_out(SLOT_D, n / 32), *r = guard_out(SLOT_Y, n);
+    kern->quantize(q, d, sum, x, n);
+    seal(SLOT_Q);
+    seal(SLOT_D);
+    kern->residue(r, x, q, d, n);
+    for (int64_t i = 0; i < n; i++) {
+        double exact = (double)x[i] - (double)d[i / 32] * q[i];
+        check_near("residue", n, i, r[i], exact, fabs((double)x[i]), 2);
+    }
+}
+
 static void quantize_normal(int64_t n) {
     float *x = guard_normal(SLOT_X, n, 1);
     for (int64_t i = 0; i < n; i++) {
@@ -65,6 +81,7 @@ static void quantize_normal(int64_t n) {
     }
     seal(SLOT_X);
     check_quantize(x, n);
+    check_residue(x, n);
 }
 
 static void check_quantize_all(void) {

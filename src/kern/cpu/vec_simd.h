@@ -33,6 +33,15 @@ static void quantize(int8_t *q, float *d, int16_t *sum, const float *x, int64_t 
     }
 }
 
+static void residue(float *r, const float *x, const int8_t *q, const float *d, int64_t n) {
+    for (int64_t i = 0; i < n; i += 32) {
+        float scale = d[i / 32];
+        for (int64_t k = i; k < i + 32; k++) {
+            r[k] = x[k] - scale * (float)q[k];
+        }
+    }
+}
+
 static void rmsnorm(float *y, const float *x, const float *w, int64_t n, float eps) {
     vf acc[4] = {vf_set1(0), vf_set1(0), vf_set1(0), vf_set1(0)};
     int64_t i = 0, n_full = n / VF * VF;
