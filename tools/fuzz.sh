@@ -8,8 +8,8 @@
 # those found in earlier runs, which are kept in build-fuzz/corpus/TARGET. An input that breaks
 # something is kept as build-fuzz/broken/TARGET-*, and the exit status is 1.
 #
-# --merge runs nothing: it copies into tests/fuzz/corpus/TARGET the smallest found inputs that reach
-#         code which the committed ones do not.
+# --merge runs nothing: it copies into tests/fuzz/corpus/TARGET a few found inputs of at most 1 KiB
+#         that reach code which the committed ones do not.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${FUZZ_SECONDS:-60} mode=run
@@ -38,7 +38,9 @@ for target; do
     mkdir -p "$committed" "$found"
     cmake --build build-fuzz -j "$(nproc 2>/dev/null || echo 2)" --target "fuzz_$target"
     if [ $mode = merge ]; then
-        "$program" -merge=1 "$committed" "$found" 2>&1 | tail -1
+        rm -rf build-fuzz/small && mkdir build-fuzz/small
+        find "$found" -type f -size -3 -exec cp -t build-fuzz/small {} +
+        "$program" -set_cover_merge=1 "$committed" build-fuzz/small 2>&1 | tail -1
         continue
     fi
     log=build-fuzz/fuzz_$target.log
