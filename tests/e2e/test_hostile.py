@@ -170,7 +170,8 @@ class Gguf(unittest.TestCase):
 
     def each_command(self, status):
         for words in (("inspect", self.path),
-                      ("run", self.path, "--raw", "-p", "x", "-n", "1", "-c", "64", "-t", "1", "--json")):
+                      ("run", self.path, "--raw", "-p", "x", "-n", "1", "-c", "64", "-t", "1",
+                       "--json")):
             yield program.run(*words, status=status, address_space=LIMIT)
 
     def refuse(self, data, *parts):

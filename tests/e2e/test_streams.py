@@ -228,11 +228,11 @@ class Signals(Scratch):
 
 class OnATerminal(Scratch):
     def test_progress_fits(self):
-        write_big_model(self.path("big"))
+        write_big_model(self.path("big"), vocab=2048, width=768)
         for columns in (80, 40):
             terminal = Terminal("quantize", self.path("big"), self.path("q.gguf"), "--type", "Q8_0",
                                 "--threads", "1", columns=columns)
-            self.assertEqual(terminal.close(), 0)
+            self.assertEqual(terminal.close(timeout=200), 0)
             bars = re.findall(r"\r(quantize \[[^\r]*?)\x1b\[K", terminal.seen)
             self.assertGreater(len(bars), 1)
             for bar in bars:
