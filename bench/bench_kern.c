@@ -206,6 +206,10 @@ static void call_rope_neox(const du_kern *k, void *arg) {
     (void)arg;
     k->rope_neox(bufs.x, bufs.w, bufs.w + COLS, COLS / 2);
 }
+static void call_read_sum(const du_kern *k, void *arg) {
+    (void)arg;
+    (void)k->read_sum(bufs.x, 4 * N_HEAD * COLS);
+}
 static void call_softmax(const du_kern *k, void *arg) {
     (void)arg;
     float m = -INFINITY, l = 0;
@@ -221,6 +225,30 @@ static void bench_call(const char *name, void (*call)(const du_kern *, void *), 
             printf("%-17s %-7s %8.1f ns  %6.2f GOP/s (%5.2fx C, %5.2fx below)\n", name,
                    du_isa_name((du_isa)isa), s[isa] * 1e9, ops / s[isa] * 1e-9,
                    s[DU_ISA_C] / s[isa], ratio_below(s, isa));
+        }
+    }
+    fflush(stdout);
+}
+
+static du_probe probe;
+enum { N_PROBE_ROUNDS = 1000 };
+
+static void call_probe(const du_kern *k, void *arg) {
+    (void)arg;
+    if (k->probe[probe]) {
+        (void)k->probe[probe](N_PROBE_ROUNDS);
+    }
+}
+
+/* Two operations per multiply-add; levels differ in how many a round has. */
+static void bench_probe(const char *name) {
+    double s[DU_ISA_COUNT];
+    measure(s, &(work){.call = call_probe});
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        du_probe_fn *fn = isfinite(s[isa]) ? du_kern_get((du_isa)isa)->probe[probe] : NULL;
+        if (fn) {
+            printf("probe %-11s %-7s %8.1f GOP/s\n", name, du_isa_name((du_isa)isa),
+                   2 * fn(N_PROBE_ROUNDS) / s[isa] * 1e-9);
         }
     }
     fflush(stdout);
@@ -268,6 +296,7 @@ static void bench_others(const char *filter) {
         {"rope_norm", call_rope_norm, 3.0 * COLS},
         {"rope_neox", call_rope_neox, 3.0 * COLS},
         {"softmax", call_softmax, COLS},
+        {"read_sum", call_read_sum, 0.5 * N_HEAD * COLS},
     };
     static const du_dtype kv[] = {DU_F32, DU_F16, DU_BF16, DU_Q8_0};
     for (int i = 0; i < 4; i++) {
@@ -289,6 +318,15 @@ static void bench_others(const char *filter) {
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         if (wanted(calls[i].name, filter)) {
             bench_call(calls[i].name, calls[i].call, calls[i].ops);
+        }
+    }
+#define PROBE_NAME(code, text) text,
+    static const char *const probes[] = {DU_PROBE_LIST(PROBE_NAME)};
+#undef PROBE_NAME
+    for (int i = 0; i < DU_PROBE_COUNT; i++) {
+        probe = (du_probe)i;
+        if (wanted(probes[i], filter)) {
+            bench_probe(probes[i]);
         }
     }
 }

@@ -10,6 +10,8 @@
 #endif
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 static du_cpu_features features;
@@ -23,6 +25,12 @@ static uint64_t xcr0(void) {
     return ((uint64_t)hi << 32) | lo;
 }
 
+/* May this process use the tile registers? Linux wants to be asked once, for all threads, before
+ * their state is made (Documentation/arch/x86/xstate.rst: ARCH_REQ_XCOMP_PERM of XTILEDATA). */
+static bool tiles_granted(void) {
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+}
+
 static void read_features(void) {
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d)) {
@@ -31,7 +39,6 @@ static void read_features(void) {
     bool osxsave = c >> 27 & 1, fma = c >> 12 & 1, f16c = c >> 29 & 1;
     uint64_t saved = osxsave ? xcr0() : 0;
     bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
-    bool tiles = (saved & 0x60000) == 0x60000;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         return;
     }
@@ -39,6 +46,8 @@ static void read_features(void) {
     features.avx2 = ymm && fma && f16c && bmi2 && (b >> 5 & 1);
     bool f = b >> 16 & 1, dq = b >> 17 & 1, bw = b >> 30 & 1, vl = b >> 31 & 1;
     features.avx512 = features.avx2 && zmm && f && dq && bw && vl && (c >> 11 & 1);
+    bool has_tiles = (saved & 0x60000) == 0x60000 && (d >> 24 & 1);
+    bool tiles = features.avx512 && has_tiles && tiles_granted();
     features.amx_bf16 = tiles && (d >> 22 & 1);
     features.amx_int8 = tiles && (d >> 25 & 1);
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) {

@@ -20,7 +20,7 @@
 
 #include "base/mem.h"
 
-enum { MAX_THREADS = 1024, N_SPINS = 4000 };
+enum { N_SPINS = 4000 };
 
 typedef struct {
     du_pool *pool;
@@ -138,9 +138,9 @@ static void publish_signal(du_pool *pool) {
 }
 
 du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
-    if (n_threads < 1 || n_threads > MAX_THREADS) {
+    if (n_threads < 1 || n_threads > DU_POOL_THREADS_MAX) {
         return du_fail(diag, DU_ELIMIT, "%lld threads: not between 1 and %d", (long long)n_threads,
-                       MAX_THREADS);
+                       DU_POOL_THREADS_MAX);
     }
     du_pool *pool = du_alloc_aligned(sizeof *pool);
     if (!pool) {

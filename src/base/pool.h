@@ -9,12 +9,14 @@
 
 typedef struct du_pool du_pool;
 
+enum { DU_POOL_THREADS_MAX = 1024 };
+
 /* One task: i_task in [0, n_tasks), i_thread in [0, n_threads). */
 typedef void du_task_fn(void *arg, int64_t i_task, int64_t i_thread);
 
 /* Makes a pool of n_threads (at least 1), the calling thread being one of them.
  * pin  bind thread i to the i-th allowed core
- * Returns DU_OK, DU_ENOMEM, DU_ELIMIT (over 1024 threads, or the system refuses one).
+ * Returns DU_OK, DU_ENOMEM, DU_ELIMIT (too many threads, or the system refuses one).
  * Free with du_pool_free, which takes NULL. */
 DU_NODISCARD
 du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag);

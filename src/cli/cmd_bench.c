@@ -1,30 +1,36 @@
 /* dure bench: tokens per second of prefill and decode, with a number of tokens already in the
  * cache.
  *
- * Each test runs on n_sequences sessions that are stepped together. The cache is filled with random
- * tokens once per context; before each repeat the sessions are cut back to it, so that every repeat
- * computes the same. Opening the model, filling the cache and one warm-up are not timed.
+ * Each test runs on n_sequences sessions that are stepped together, each with random tokens of its
+ * own. The cache is filled once per context; before each repeat the sessions are cut back to it, so
+ * that every repeat computes the same. Filling the cache and one warm-up are not timed. The first
+ * thing measured is the time from the command's start to the logits of a short prompt.
  *
- * bytes_per_token is what a token's share of one forward pass reads: the weights (of the experts
- * only those chosen, at most all of them), and in decode the cached rows of its own sequence. Times
- * tokens per second it is compared with what this machine reads when it does nothing else. */
+ * bytes_per_token is what a token's share of one forward pass reads: the weights (of the experts as
+ * many different ones as random choices hit), and in decode the cached rows of its own sequence.
+ * macs_per_token counts the products with matrices; attention's with the cache are left out. Times
+ * tokens per second they are compared with what this machine reads and multiplies when it does
+ * nothing else. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cli/bandwidth.h"
 #include "cli/cli.h"
 #include "cli/compute.h"
 #include "cli/interrupt.h"
+#include "cli/machine.h"
 #include "cli/out.h"
 
-enum { CONTEXTS_MAX = 64 };
+enum { CONTEXTS_MAX = 64, FIRST_PROMPT = 16 };
 
 static const char *contexts_text = "0";
 static int64_t n_prompt = 512, n_gen = 64, n_sequences = 1, n_repeats = 3, n_chunk;
-static bool as_json;
+static bool as_json, machine_only;
 
 static const du_opt opts[] = {
     DU_OPTION_INT('p', "prompt", "N", &n_prompt, 0, 1 << 24,
@@ -38,7 +44,10 @@ static const du_opt opts[] = {
     DU_OPTION_INT('r', "repeats", "N", &n_repeats, 1, 1000, "timed runs of each test (default 3)"),
     DU_OPTION_INT(0, "chunk", "N", &n_chunk, 1, INT32_MAX,
                   "tokens per forward pass of the prefill (default 256)"),
-    DU_OPTION_FLAG(0, "json", &as_json, "print a JSON array with one object per test"),
+    DU_OPTION_FLAG(0, "machine", &machine_only,
+                   "measure the machine alone: memory, multiply-adds; no model"),
+    DU_OPTION_FLAG(0, "json", &as_json,
+                   "print a JSON array with one object per test (--machine: one object)"),
 };
 
 typedef struct {
@@ -46,9 +55,14 @@ typedef struct {
     du_session **sessions;
     du_step_item *items;
     float *logits;   /* [n_sequences, V] */
-    int32_t *tokens; /* [n_ctx] random ids */
-    double bandwidth;
+    int32_t *tokens; /* [n_sequences, n_ctx] random ids */
+    int64_t n_ctx;
+    double bandwidth, int8_peak; /* bytes and operations per second */
+    double start_s, first_token_s;
     double *runs; /* [n_repeats] tokens per second */
+    du_energy energy;
+    bool has_energy;
+    double joules; /* of the timed runs of one test; negative: unknown */
     json_t *results;
     du_cli_table table;
 } bench;
@@ -78,7 +92,7 @@ static du_err step(bench *b, int64_t n, bool wants_logits, du_diag *diag) {
     for (int64_t i = 0; i < n_sequences; i++) {
         int64_t pos = du_session_n(b->sessions[i]);
         b->items[i] = (du_step_item){.session = b->sessions[i],
-                                     .tokens = b->tokens + pos,
+                                     .tokens = b->tokens + i * b->n_ctx + pos,
                                      .n = n,
                                      .n_logits = wants_logits,
                                      .logits = b->logits + i * V};
@@ -126,6 +140,12 @@ static double median(double *runs, int64_t n) {
     return n % 2 ? runs[n / 2] : (runs[n / 2 - 1] + runs[n / 2]) / 2;
 }
 
+/* Different experts of a layer that n_rows tokens choose, by chance, over those that one does. */
+static double experts_of(const du_router *router, int64_t n_rows) {
+    double share = (double)router->n_used / (double)router->n_expert;
+    return (1 - pow(1 - share, (double)n_rows)) / share;
+}
+
 /* Bytes one token's share of a forward pass over n_rows tokens reads. */
 static double bytes_per_token(const bench *b, bool is_decode, int64_t n_rows, int64_t n_cached) {
     const du_model *model = b->runner.lm->model;
@@ -133,12 +153,72 @@ static double bytes_per_token(const bench *b, bool is_decode, int64_t n_rows, in
     double experts = (double)counts.expert_bytes_per_token, rest = (double)counts.bytes_per_token;
     rest -= experts;
     if (experts > 0) {
-        double all = (double)model->hp.router.n_expert / (double)model->hp.router.n_used;
-        experts *= (double)n_rows < all ? (double)n_rows : all;
+        experts *= experts_of(&model->hp.router, n_rows);
     }
     const du_kv_layout *kv = du_infer_kv_layout(b->runner.infer);
     double cache = is_decode ? (double)kv->page_bytes / DU_KV_PAGE * (double)n_cached : 0;
     return (rest + experts) / (double)n_rows + cache;
+}
+
+/* Multiply-adds with matrices per token; a prefill makes the logits of its last token alone. */
+static double macs_per_token(const bench *b, bool is_decode) {
+    du_model_counts counts = du_model_count(b->runner.lm->model);
+    double output = (double)counts.output_macs, rest = (double)counts.macs_per_token - output;
+    return rest + (is_decode ? output : output / (double)n_prompt);
+}
+
+/* What one test gave. */
+typedef struct {
+    const char *name;
+    bool is_decode;
+    int64_t n, context;
+    double tok_s, bytes, macs, joules; /* per token; joules negative: unknown */
+} outcome;
+
+static double bandwidth_fraction(const bench *b, const outcome *o) {
+    return o->tok_s * o->bytes / b->bandwidth;
+}
+
+static double int8_fraction(const bench *b, const outcome *o) {
+    return 2 * o->tok_s * o->macs / b->int8_peak;
+}
+
+static void add_row(bench *b, const outcome *o) {
+    du_cli_table_add(&b->table, "%s", o->name);
+    du_cli_table_add(&b->table, "%lld", (long long)o->n);
+    du_cli_table_add(&b->table, "%lld", (long long)o->context);
+    du_cli_table_add(&b->table, "%lld", (long long)n_sequences);
+    du_cli_table_add(&b->table, "%.2f", o->tok_s);
+    du_cli_table_add(&b->table, "%.2f", o->bytes / 1e6);
+    du_cli_table_add(&b->table, "%.3f", bandwidth_fraction(b, o));
+    du_cli_table_add(&b->table, "%.3f", int8_fraction(b, o));
+    if (b->has_energy) {
+        du_cli_table_add(&b->table, o->joules < 0 ? "?" : "%.3f", o->joules);
+    }
+}
+
+static json_t *json_of(const bench *b, const outcome *o) {
+    json_t *runs = json_array();
+    for (int64_t i = 0; i < n_repeats; i++) {
+        json_array_append_new(runs, json_real(b->runs[i]));
+    }
+    du_resident memory = du_machine_resident();
+    json_t *v = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:o}", "test", o->name, "n_prompt",
+        (json_int_t)(o->is_decode ? 0 : o->n), "n_gen", (json_int_t)(o->is_decode ? o->n : 0),
+        "context", (json_int_t)o->context, "sequences", (json_int_t)n_sequences, "threads",
+        (json_int_t)du_infer_n_threads(b->runner.infer), "isa",
+        du_isa_name(du_infer_isa(b->runner.infer)), "tok_s", o->tok_s, "runs", runs);
+    json_t *more = json_pack(
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:I}", "bytes_per_token", o->bytes,
+        "bandwidth", b->bandwidth, "bandwidth_fraction", bandwidth_fraction(b, o), "macs_per_token",
+        o->macs, "int8_peak", b->int8_peak, "int8_fraction", int8_fraction(b, o),
+        "joules_per_token", o->joules < 0 ? json_null() : json_real(o->joules), "first_token_ms",
+        b->first_token_s * 1e3, "resident_bytes", (json_int_t)memory.peak, "anonymous_bytes",
+        (json_int_t)memory.anonymous);
+    json_object_update_missing(v, more);
+    json_decref(more);
+    return v;
 }
 
 static du_err report(bench *b, bool is_decode, int64_t context, du_diag *diag) {
@@ -146,40 +226,34 @@ static du_err report(bench *b, bool is_decode, int64_t context, du_diag *diag) {
     int64_t n_rows = is_decode ? n_sequences : n * n_sequences;
     int64_t chunk = du_infer_n_chunk(b->runner.infer);
     n_rows = !is_decode && n_rows > chunk ? chunk : n_rows;
-    json_t *runs = json_array();
-    for (int64_t i = 0; i < n_repeats; i++) {
-        json_array_append_new(runs, json_real(b->runs[i]));
-    }
-    double tok_s = median(b->runs, n_repeats);
-    double bytes = bytes_per_token(b, is_decode, n_rows, context + n / 2);
-    double fraction = tok_s * bytes / b->bandwidth;
-    const char *name = is_decode ? "decode" : "prefill";
-    du_cli_table_add(&b->table, "%s", name);
-    du_cli_table_add(&b->table, "%lld", (long long)n);
-    du_cli_table_add(&b->table, "%lld", (long long)context);
-    du_cli_table_add(&b->table, "%lld", (long long)n_sequences);
-    du_cli_table_add(&b->table, "%.2f", tok_s);
-    du_cli_table_add(&b->table, "%.2f", bytes / 1e6);
-    du_cli_table_add(&b->table, "%.2f", fraction);
-    json_t *result =
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:f, s:f}", "test", name, "n_prompt",
-                  (json_int_t)(is_decode ? 0 : n), "n_gen", (json_int_t)(is_decode ? n : 0),
-                  "context", (json_int_t)context, "sequences", (json_int_t)n_sequences, "threads",
-                  (json_int_t)du_infer_n_threads(b->runner.infer), "tok_s", tok_s, "runs", runs,
-                  "bytes_per_token", bytes, "bandwidth_fraction", fraction);
-    return json_array_append_new(b->results, result) == 0 ? DU_OK
-                                                          : du_fail_nomem(diag, "the results");
+    double n_tokens = (double)(n * n_sequences * n_repeats);
+    outcome o = {.name = is_decode ? "decode" : "prefill",
+                 .is_decode = is_decode,
+                 .n = n,
+                 .context = context,
+                 .tok_s = median(b->runs, n_repeats),
+                 .bytes = bytes_per_token(b, is_decode, n_rows, context + n / 2),
+                 .macs = macs_per_token(b, is_decode),
+                 .joules = b->joules / n_tokens};
+    add_row(b, &o);
+    return json_array_append_new(b->results, json_of(b, &o)) == 0
+               ? DU_OK
+               : du_fail_nomem(diag, "the results");
 }
 
 static du_err run_test(bench *b, bool is_decode, int64_t context, du_diag *diag) {
     int64_t n = is_decode ? n_gen : n_prompt;
     du_err err = DU_OK;
+    b->joules = b->has_energy ? 0 : -1;
     for (int64_t i = -1; i < n_repeats && err == DU_OK; i++) { /* -1: the warm-up */
         cut_back(b, context);
+        (void)du_energy_used(&b->energy);
         double start = du_clock_s();
         err = is_decode ? decode(b, n, diag) : prefill(b, n, diag);
+        double joules = du_energy_used(&b->energy);
         if (i >= 0) {
             b->runs[i] = (double)(n * n_sequences) / (du_clock_s() - start);
+            b->joules = b->joules < 0 || joules < 0 ? -1 : b->joules + joules;
         }
     }
     return err ? err : report(b, is_decode, context, diag);
@@ -197,9 +271,33 @@ static du_err run_context(bench *b, int64_t context, du_diag *diag) {
     return err;
 }
 
-static du_err open_all(bench *b, const char *model, int64_t n_ctx, du_diag *diag) {
+/* The time to the first logits, as a program that opens the model and reads a short prompt has it.
+ */
+static du_err first_token(bench *b, du_diag *diag) {
+    int64_t n = b->n_ctx < FIRST_PROMPT ? b->n_ctx : FIRST_PROMPT;
+    du_step_item item = {
+        .session = b->sessions[0], .tokens = b->tokens, .n = n, .n_logits = 1, .logits = b->logits};
+    du_err err = du_infer_step(b->runner.infer, &item, 1, diag);
+    b->first_token_s = du_clock_s() - b->start_s;
+    return err;
+}
+
+static du_err measure_machine(bench *b, du_diag *diag) {
+    const du_kern *kern = du_kern_get(du_infer_isa(b->runner.infer));
+    du_pool *pool = NULL;
+    du_err err = du_pool_new(&pool, du_infer_n_threads(b->runner.infer), false, diag);
+    err = err ? err : du_cli_bandwidth(&b->bandwidth, kern, pool, true, diag);
+    if (err == DU_OK) {
+        b->int8_peak = du_cli_peak(kern, DU_PROBE_INT8, pool);
+    }
+    du_pool_free(pool);
+    du_machine_reset_peak(); /* of the memory just read */
+    return err;
+}
+
+static du_err open_all(bench *b, const char *model, du_diag *diag) {
     du_infer_params params = du_cli_infer_params();
-    params.n_ctx = n_ctx;
+    params.n_ctx = b->n_ctx;
     params.n_sessions = n_sequences;
     params.n_chunk = n_chunk;
     du_err err = du_cli_runner_open(&b->runner, model, &params, diag);
@@ -210,7 +308,7 @@ static du_err open_all(bench *b, const char *model, int64_t n_ctx, du_diag *diag
     b->sessions = du_alloc_zero((size_t)n_sequences, sizeof(du_session *));
     b->items = du_alloc_zero((size_t)n_sequences, sizeof *b->items);
     b->logits = du_alloc_array((size_t)(n_sequences * V), sizeof *b->logits);
-    b->tokens = du_alloc_array((size_t)n_ctx, sizeof *b->tokens);
+    b->tokens = du_alloc_array((size_t)(n_sequences * b->n_ctx), sizeof *b->tokens);
     b->runs = du_alloc_zero((size_t)n_repeats, sizeof *b->runs);
     b->results = json_array();
     if (!b->sessions || !b->items || !b->logits || !b->tokens || !b->runs || !b->results) {
@@ -218,14 +316,14 @@ static du_err open_all(bench *b, const char *model, int64_t n_ctx, du_diag *diag
     }
     du_rng rng;
     du_rng_init(&rng, du_cli_seed());
-    for (int64_t i = 0; i < n_ctx; i++) {
+    for (int64_t i = 0; i < n_sequences * b->n_ctx; i++) {
         b->tokens[i] = (int32_t)du_rng_below(&rng, (uint64_t)V);
     }
     b->sessions[0] = b->runner.session;
     for (int64_t i = 1; i < n_sequences && err == DU_OK; i++) {
         err = du_session_new(&b->sessions[i], b->runner.infer, diag);
     }
-    return err ? err : du_cli_bandwidth(&b->bandwidth, du_infer_n_threads(b->runner.infer), diag);
+    return err;
 }
 
 static void close_all(bench *b) {
@@ -245,15 +343,60 @@ static du_err print(bench *b, du_diag *diag) {
     if (as_json) {
         return du_cli_print_json(json_incref(b->results), diag);
     }
-    printf("%s, %lld threads, memory %.1f GB/s\n", du_isa_name(du_infer_isa(b->runner.infer)),
-           (long long)du_infer_n_threads(b->runner.infer), b->bandwidth / 1e9);
+    du_resident memory = du_machine_resident();
+    char peak[24], anonymous[24];
+    printf("%s, %lld threads, memory %.1f GB/s, int8 %.0f GOP/s\n",
+           du_isa_name(du_infer_isa(b->runner.infer)),
+           (long long)du_infer_n_threads(b->runner.infer), b->bandwidth / 1e9, b->int8_peak / 1e9);
+    printf("first token after %.0f ms, %s resident at most, %s of it beside the file\n",
+           b->first_token_s * 1e3, du_cli_bytes(peak, memory.peak),
+           du_cli_bytes(anonymous, memory.anonymous));
     return du_cli_table_print(&b->table, stdout, diag);
 }
 
+static void start_table(bench *b) {
+    static const char *const heads[] = {"test",     "tokens",    "context", "sequences", "tok/s",
+                                        "MB/token", "bandwidth", "int8",    "J/token"};
+    b->table = (du_cli_table){.n_columns = b->has_energy ? 9 : 8, .right = "lrrrrrrrr"};
+    for (int64_t i = 0; i < b->table.n_columns; i++) {
+        du_cli_table_add(&b->table, "%s", heads[i]);
+    }
+}
+
+static du_err run_all(bench *b, const char *model, const int64_t *contexts, int64_t n_contexts,
+                      du_diag *diag) {
+    du_err err = open_all(b, model, diag);
+    err = err ? err : first_token(b, diag);
+    err = err ? err : measure_machine(b, diag);
+    b->has_energy = du_energy_open(&b->energy, "/sys/class/powercap");
+    start_table(b);
+    du_cli_interrupt_catch(true);
+    for (int64_t i = 0; i < n_contexts && err == DU_OK; i++) {
+        err = run_context(b, contexts[i], diag);
+    }
+    return err ? err : print(b, diag);
+}
+
+static du_cli_status run_machine(int n_args, du_diag *diag) {
+    if (n_args > 0) {
+        return du_cli_misuse(diag, "--machine measures no model");
+    }
+    du_infer_params params = du_cli_infer_params();
+    du_isa isa = params.force_isa ? params.isa : du_isa_best();
+    const du_kern *kern = du_kern_get(isa);
+    if (!kern) {
+        return du_cli_fail(du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
+                                   du_isa_name(isa)));
+    }
+    int64_t n_threads = params.n_threads > 0 ? params.n_threads : du_cpu_n_cores();
+    return du_cli_fail(du_cli_machine(kern, n_threads, params.pin, as_json, diag));
+}
+
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
-    static const char *const heads[] = {"test",  "tokens",   "context",  "sequences",
-                                        "tok/s", "MB/token", "bandwidth"};
-    enum { N_HEADS = sizeof heads / sizeof *heads };
+    bench b = {.start_s = du_clock_s()};
+    if (machine_only) {
+        return run_machine(n_args, diag);
+    }
     int64_t contexts[CONTEXTS_MAX], n_contexts;
     if (!read_contexts(contexts, &n_contexts)) {
         return du_cli_misuse(diag, "-c %s: not a list of numbers, as in 0,4096", contexts_text);
@@ -261,21 +404,11 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     if (n_prompt == 0 && n_gen == 0) {
         return du_cli_misuse(diag, "-p 0 -n 0 leaves nothing to measure");
     }
-    int64_t n_ctx = 0;
     for (int64_t i = 0; i < n_contexts; i++) {
-        n_ctx = contexts[i] > n_ctx ? contexts[i] : n_ctx;
+        b.n_ctx = contexts[i] > b.n_ctx ? contexts[i] : b.n_ctx;
     }
-    n_ctx += n_prompt > n_gen ? n_prompt : n_gen;
-    bench b = {.table = {.n_columns = N_HEADS, .right = "lrrrrrr"}};
-    for (size_t i = 0; i < N_HEADS; i++) {
-        du_cli_table_add(&b.table, "%s", heads[i]);
-    }
-    du_err err = open_all(&b, n_args > 0 ? args[0] : NULL, n_ctx, diag);
-    du_cli_interrupt_catch(true);
-    for (int64_t i = 0; i < n_contexts && err == DU_OK; i++) {
-        err = run_context(&b, contexts[i], diag);
-    }
-    err = err ? err : print(&b, diag);
+    b.n_ctx += n_prompt > n_gen ? n_prompt : n_gen;
+    du_err err = run_all(&b, n_args > 0 ? args[0] : NULL, contexts, n_contexts, diag);
     du_cli_table_done(&b.table);
     close_all(&b);
     return du_cli_fail(err);
@@ -287,10 +420,12 @@ const du_cli_command du_cli_bench = {
     .summary = "measure the speed",
     .about = "Measures prefill and decode in tokens per second, with random tokens already in the "
              "cache. The median of the repeats is shown, for all sequences together, with the "
-             "bytes that a token reads and the fraction of this machine's memory bandwidth "
-             "(measured at the start) that this is. Opening the model and one warm-up are not "
-             "timed.",
-    .example = "dure bench model.gguf -p 512 -n 64 -c 0,4096 --threads 8 --json",
+             "bytes that a token reads, and the fractions of this machine's memory bandwidth and "
+             "of its peak of int8 multiply-adds (both measured at the start) that this is. Opening "
+             "the model and one warm-up are not timed. Where the kernel tells the energy used, "
+             "joules per token are shown too.",
+    .example = "dure bench model.gguf -p 512 -n 64 -c 0,4096 --threads 8 --json\n"
+               "dure bench --machine",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .computes = true,

@@ -13,6 +13,7 @@ static void fill_c(du_kern *k) {
     du_kern_fill_mm_block_c(k);
     du_kern_fill_attn_c(k);
     du_kern_fill_vec_c(k);
+    du_kern_fill_probe_c(k);
 }
 
 #if defined(__x86_64__)
@@ -23,6 +24,7 @@ static void fill_avx2(du_kern *k) {
     du_kern_fill_mm_block_avx2(k);
     du_kern_fill_attn_avx2(k);
     du_kern_fill_vec_avx2(k);
+    du_kern_fill_probe_avx2(k);
 }
 
 static void fill_avx512(du_kern *k) {
@@ -31,6 +33,7 @@ static void fill_avx512(du_kern *k) {
     du_kern_fill_mm_float_avx512(k);
     du_kern_fill_attn_avx512(k);
     du_kern_fill_vec_avx512(k);
+    du_kern_fill_probe_avx512(k);
     du_kern_fill_mm_block_avx512(k);
 }
 #endif
@@ -42,8 +45,10 @@ static void fill_neon(du_kern *k) {
     du_kern_fill_mm_float_neon(k);
     du_kern_fill_attn_neon(k);
     du_kern_fill_vec_neon(k);
+    du_kern_fill_probe_neon(k);
     if (du_cpu_get_features()->dotprod) {
         du_kern_fill_mm_block_dot_neon(k);
+        du_kern_fill_probe_dot_neon(k);
     } else {
         du_kern_fill_mm_block_neon(k);
     }

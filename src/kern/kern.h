@@ -88,8 +88,32 @@ typedef void du_kv_store_fn(void *kv, const float *x, int64_t dim);
     X(rope_neox, void, (float *x, const float *cos, const float *sin, int64_t n_pair))             \
     X(softmax, float, (float *s, int64_t n, float *m, float *l))
 
+/* Probes: what a core can do at most, for measuring. X(code, name)
+ *
+ * n rounds of multiply-adds on registers, none waiting for another; every product is 1 * 1, and
+ * the sum of all of them is returned, which is how many there were. n <= 2^20. A level that has no
+ * such instruction has NULL.
+ *
+ * read_sum: the sum of n bytes at p as 64-bit words, modulo 2^64; n is a multiple of 256. Reads as
+ * fast as a core can, hinting at up to 1 KiB behind the end. */
+#define DU_PROBE_LIST(X)                                                                           \
+    X(DU_PROBE_INT8, "int8")                                                                       \
+    X(DU_PROBE_BF16, "bf16")                                                                       \
+    X(DU_PROBE_F32, "f32")                                                                         \
+    X(DU_PROBE_AMX_INT8, "AMX int8")                                                               \
+    X(DU_PROBE_AMX_BF16, "AMX bf16")
+
+#define DU_PROBE_ENUM(code, name) code,
+typedef enum { DU_PROBE_LIST(DU_PROBE_ENUM) DU_PROBE_COUNT } du_probe;
+#undef DU_PROBE_ENUM
+
+typedef double du_probe_fn(int64_t n);
+typedef uint64_t du_read_sum_fn(const void *p, int64_t n);
+
 typedef struct {
     du_isa isa;
+    du_probe_fn *probe[DU_PROBE_COUNT];
+    du_read_sum_fn *read_sum;
     du_mm_fn *mm[DU_DTYPE_COUNT];
     du_qk_fn *qk[DU_DTYPE_COUNT]; /* the types of DU_KV_DTYPE_LIST, NULL elsewhere */
     du_pv_fn *pv[DU_DTYPE_COUNT];

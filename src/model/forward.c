@@ -62,6 +62,9 @@ static void count_entry(const du_model *model, const du_weight_def *def, int64_t
     sum->n_params_active += lookup ? m.cols : used * params;
     sum->bytes_per_token += lookup ? (int64_t)m.row_bytes : used * bytes;
     sum->expert_bytes_per_token += def->kind == DU_WEIGHT_EXPERTS ? used * bytes : 0;
+    sum->macs_per_token += lookup || def->kind == DU_WEIGHT_VEC ? 0 : used * params;
+    bool output = def->role == DU_ROLE_OUTPUT || (def->role == DU_ROLE_EMBED && hp->tied);
+    sum->output_macs += output ? params : 0;
 }
 
 du_model_counts du_model_count(const du_model *model) {

@@ -58,6 +58,8 @@ typedef struct {
     int64_t bytes;                  /* of all weights */
     int64_t bytes_per_token;        /* read to decode one token, without the cache */
     int64_t expert_bytes_per_token; /* of these, the chosen experts */
+    int64_t macs_per_token; /* multiply-adds with matrices to decode one token: attention apart */
+    int64_t output_macs;    /* of these, the output matrix */
 } du_model_counts;
 
 du_model_counts du_model_count(const du_model *model);

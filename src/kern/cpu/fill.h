@@ -12,17 +12,20 @@ void du_kern_fill_mm_float_c(du_kern *k);
 void du_kern_fill_mm_block_c(du_kern *k);
 void du_kern_fill_attn_c(du_kern *k);
 void du_kern_fill_vec_c(du_kern *k);
+void du_kern_fill_probe_c(du_kern *k);
 
 #if defined(__x86_64__)
 void du_kern_fill_mm_float_avx2(du_kern *k);
 void du_kern_fill_mm_block_avx2(du_kern *k);
 void du_kern_fill_attn_avx2(du_kern *k);
 void du_kern_fill_vec_avx2(du_kern *k);
+void du_kern_fill_probe_avx2(du_kern *k);
 
 void du_kern_fill_mm_float_avx512(du_kern *k);
 void du_kern_fill_mm_block_avx512(du_kern *k);
 void du_kern_fill_attn_avx512(du_kern *k);
 void du_kern_fill_vec_avx512(du_kern *k);
+void du_kern_fill_probe_avx512(du_kern *k);
 #endif
 
 #if defined(__aarch64__)
@@ -31,6 +34,8 @@ void du_kern_fill_mm_block_neon(du_kern *k);
 void du_kern_fill_mm_block_dot_neon(du_kern *k); /* needs du_cpu_features.dotprod */
 void du_kern_fill_attn_neon(du_kern *k);
 void du_kern_fill_vec_neon(du_kern *k);
+void du_kern_fill_probe_neon(du_kern *k);
+void du_kern_fill_probe_dot_neon(du_kern *k);
 #endif
 
 #endif

@@ -1,0 +1,102 @@
+#include "base/machine.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "tmp.h"
+
+/* One zone of a made-up /sys/class/powercap. */
+static void write_zone(const test_tmp *t, const char *zone, const char *name, const char *energy,
+                       const char *range) {
+    const char *const files[] = {"name", "energy_uj", "max_energy_range_uj"};
+    const char *const texts[] = {name, energy, range};
+    mkdir(test_tmp_file(t, zone), 0755);
+    for (int i = 0; i < 3; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/%s", zone, files[i]);
+        if (texts[i]) {
+            test_tmp_write(t, path, texts[i], strlen(texts[i]));
+        }
+    }
+}
+
+static void energy_adds_packages_and_memory(void **state) {
+    (void)state;
+    test_tmp t = test_tmp_make();
+    write_zone(&t, "intel-rapl:0", "package-0\n", "1000000\n", "262143328850\n");
+    write_zone(&t, "intel-rapl:0:0", "core\n", "7\n", "262143328850\n"); /* part of package-0 */
+    write_zone(&t, "intel-rapl:0:1", "dram\n", "500000\n", "65712999613\n");
+    write_zone(&t, "intel-rapl:1", "package-1\n", "262143000000\n", "262143328850\n");
+    write_zone(&t, "intel-rapl:2", "psys\n", "1\n", "262143328850\n"); /* holds the packages */
+    write_zone(&t, "dtpm", "package-9\n", "1\n", "9\n");
+    du_energy e;
+    assert_true(du_energy_open(&e, t.path));
+    assert_int_equal(e.n_zones, 3);
+    assert_true(du_energy_used(&e) == 0);
+    write_zone(&t, "intel-rapl:0", "package-0\n", "3500000\n", "262143328850\n");
+    write_zone(&t, "intel-rapl:0:1", "dram\n", "750000\n", "65712999613\n");
+    write_zone(&t, "intel-rapl:1", "package-1\n", "671150\n", "262143328850\n"); /* turned over */
+    double used = du_energy_used(&e);
+    assert_true(used > 3.75 - 1e-9 && used < 3.75 + 1e-9);
+    assert_true(du_energy_used(&e) == 0);
+    unlink(test_tmp_file(&t, "intel-rapl:0/energy_uj"));
+    assert_true(du_energy_used(&e) < 0);
+    test_tmp_remove(&t);
+}
+
+static void energy_is_left_out_where_there_is_none(void **state) {
+    (void)state;
+    test_tmp t = test_tmp_make();
+    du_energy e;
+    assert_false(du_energy_open(&e, test_tmp_file(&t, "absent")));
+    assert_false(du_energy_open(&e, t.path));
+    write_zone(&t, "intel-rapl:0", "package-0\n", NULL, "262143328850\n"); /* root's alone */
+    write_zone(&t, "intel-rapl:1", "package-1\n", "12\n", NULL);
+    write_zone(&t, "intel-rapl:2", NULL, "12\n", "99\n");
+    assert_false(du_energy_open(&e, t.path));
+    assert_true(du_energy_used(&e) < 0);
+    test_tmp_remove(&t);
+}
+
+static void resident_memory_follows_what_is_touched(void **state) {
+    (void)state;
+    enum { BYTES = 64 << 20 };
+    du_resident before = du_machine_resident();
+    assert_true(before.peak > 0 && before.anonymous > 0 && before.file > 0);
+    char *p = du_alloc(BYTES);
+    assert_non_null(p);
+    memset(p, 1, BYTES);
+    du_resident full = du_machine_resident();
+    assert_true(full.anonymous >= before.anonymous + BYTES / 8 * 7);
+    assert_true(full.peak >= before.anonymous + BYTES / 8 * 7);
+    du_free(p);
+    du_machine_reset_peak();
+    assert_true(du_machine_resident().peak < full.peak);
+}
+
+static void machine_says_something(void **state) {
+    (void)state;
+    du_cache caches[8];
+    int64_t n = du_machine_caches(caches, 8);
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(caches[i].level >= 1 && caches[i].level <= 5);
+        assert_true(caches[i].type == 'd' || caches[i].type == 'i' || caches[i].type == 'u');
+    }
+    assert_true(du_machine_memory_bytes() > 1 << 24);
+    assert_true(du_machine_n_nodes() >= 1);
+    char text[24];
+    du_machine_huge_pages(text, sizeof text);
+    assert_true(!text[0] || strcmp(text, "always") == 0 || strcmp(text, "madvise") == 0 ||
+                strcmp(text, "never") == 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(energy_adds_packages_and_memory),
+        cmocka_unit_test(energy_is_left_out_where_there_is_none),
+        cmocka_unit_test(resident_memory_follows_what_is_touched),
+        cmocka_unit_test(machine_says_something),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
