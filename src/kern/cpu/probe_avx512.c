@@ -1,4 +1,6 @@
 /* The probes on AVX-512, with BF16 and AMX where the machine has them. */
+#include <string.h>
+
 #include "kern/cpu/fill.h"
 #include "kern/cpu/simd_avx512.h"
 
