@@ -424,7 +424,7 @@ def text_of(options, rows, about):
                 right = f"{name[:17]:<18}{'failed':>9}"
             lines.append(left + right)
             left = " " * len(left)
-    lines += ["", "tokens per second; first-token: seconds, memory: MB; ratio above 1: dure is ahead"]
+    lines += ["", "tokens per second; first-token: seconds; memory: MB; above 1: dure is ahead"]
     return "\n".join(lines)
 
 
