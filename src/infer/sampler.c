@@ -1,3 +1,11 @@
+/* Choosing tokens.
+ *
+ * A vocabulary has some hundred thousand tokens of which a handful are likely, and a choice must
+ * cost little beside the forward pass. So a cheap pass computes every weight exp((logit - max) / T)
+ * in f32, up to a relative error of WEIGHT_ERROR, and tells which tokens can matter; these alone
+ * get an exact weight, are sorted, and are drawn from. Where the cheap weights leave open which
+ * token an exact computation would choose, it is done over the whole vocabulary: what is chosen
+ * never depends on the cheap ones, which differ between machines. */
 #include "infer/sampler.h"
 
 #include <math.h>
@@ -6,23 +14,42 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "kern/kern.h"
 
 typedef struct {
     int32_t id;
     float logit;
 } candidate;
 
+enum { BLOCK = 256 };
+
+/* Of the cheap weights' sums: 2^-24 of an exponent up to 88 and of a few additions, 2 ulp of exp */
+#define WEIGHT_ERROR 1e-5
+
 struct du_sampler {
     du_sampler_params p;
     int64_t V;
     du_rng rng;
+    const du_kern *kern;
     int32_t *n_generated; /* [V] */
     int32_t *n_window;    /* [V] */
+    bool *is_seen;        /* [V] stands in seen */
+    int32_t *seen;        /* [n_seen] the different tokens of the history */
     int32_t *history;     /* [n_max] prompt and answer, in order */
-    int64_t n_history, n_max;
-    float *logits;         /* [V] after bias and penalties */
+    int64_t n_seen, n_history, n_max;
+    float *adjusted;       /* [V] logits after bias and penalties */
+    float *weights;        /* [V] cheap ones */
+    double *block_sums;    /* [ceil(V / BLOCK)] of the cheap weights */
     candidate *candidates; /* [V] */
 };
+
+/* What is drawn from: the logits, and their largest. */
+typedef struct {
+    const float *logits;
+    float max;
+    double temperature;
+    double total; /* of the cheap weights */
+} scores;
 
 du_sampler_params du_sampler_defaults(void) {
     return (du_sampler_params){.top_p = 1, .repeat_penalty = 1};
@@ -70,13 +97,19 @@ du_err du_sampler_new(du_sampler **out, const du_sampler_params *params, int64_t
     s->p = *params;
     s->V = V;
     s->n_max = n_max;
+    s->kern = du_kern_get(du_isa_best());
     du_rng_init(&s->rng, params->seed);
     s->n_generated = du_alloc_zero((size_t)V, sizeof *s->n_generated);
     s->n_window = du_alloc_zero((size_t)V, sizeof *s->n_window);
     s->history = du_alloc_array((size_t)n_max, sizeof *s->history);
-    s->logits = du_alloc_array((size_t)V, sizeof *s->logits);
+    s->is_seen = du_alloc_zero((size_t)V, sizeof *s->is_seen);
+    s->seen = du_alloc_array((size_t)(V < n_max ? V : n_max), sizeof *s->seen);
+    s->adjusted = du_alloc_array((size_t)V, sizeof *s->adjusted);
+    s->weights = du_alloc_array((size_t)V, sizeof *s->weights);
+    s->block_sums = du_alloc_array((size_t)(V / BLOCK + 1), sizeof *s->block_sums);
     s->candidates = du_alloc_array((size_t)V, sizeof *s->candidates);
-    if (!s->n_generated || !s->n_window || !s->history || !s->logits || !s->candidates) {
+    if (!s->n_generated || !s->n_window || !s->history || !s->is_seen || !s->seen || !s->adjusted ||
+        !s->weights || !s->block_sums || !s->candidates) {
         du_sampler_free(s);
         return du_fail_nomem(diag, "the sampler");
     }
@@ -91,7 +124,11 @@ void du_sampler_free(du_sampler *s) {
     du_free(s->n_generated);
     du_free(s->n_window);
     du_free(s->history);
-    du_free(s->logits);
+    du_free(s->is_seen);
+    du_free(s->seen);
+    du_free(s->adjusted);
+    du_free(s->weights);
+    du_free(s->block_sums);
     du_free(s->candidates);
     du_free(s);
 }
@@ -99,6 +136,10 @@ void du_sampler_free(du_sampler *s) {
 void du_sampler_see(du_sampler *s, int32_t token, bool generated) {
     if (token < 0 || token >= s->V || s->n_history >= s->n_max) {
         return;
+    }
+    if (!s->is_seen[token]) {
+        s->is_seen[token] = true;
+        s->seen[s->n_seen++] = token;
     }
     s->n_generated[token] += generated;
     s->n_window[token]++;
@@ -108,18 +149,22 @@ void du_sampler_see(du_sampler *s, int32_t token, bool generated) {
     }
 }
 
-static void adjust(du_sampler *s, const float *logits) {
+/* The logits after bias and penalties: the caller's own where there are none. */
+static const float *adjust(du_sampler *s, const float *logits) {
     const du_sampler_params *p = &s->p;
-    memcpy(s->logits, logits, (size_t)s->V * sizeof *logits);
-    for (int64_t i = 0; i < p->n_bias; i++) {
-        s->logits[p->bias[i].token] += p->bias[i].bias;
+    bool penalties =
+        p->repeat_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+    if (!penalties && p->n_bias == 0) {
+        return logits;
     }
-    if (p->repeat_penalty == 1 && p->presence_penalty == 0 && p->frequency_penalty == 0) {
-        return;
+    memcpy(s->adjusted, logits, (size_t)s->V * sizeof *logits);
+    for (int64_t i = 0; i < p->n_bias; i++) {
+        s->adjusted[p->bias[i].token] += p->bias[i].bias;
     }
     float repeat = (float)p->repeat_penalty;
-    for (int64_t v = 0; v < s->V; v++) {
-        float *l = &s->logits[v];
+    for (int64_t i = 0; penalties && i < s->n_seen; i++) {
+        int32_t v = s->seen[i];
+        float *l = &s->adjusted[v];
         if (s->n_window[v] > 0) {
             *l = *l > 0 ? *l / repeat : *l * repeat;
         }
@@ -127,16 +172,33 @@ static void adjust(du_sampler *s, const float *logits) {
             *l -= (float)(p->presence_penalty + p->frequency_penalty * s->n_generated[v]);
         }
     }
+    return s->adjusted;
 }
 
+static float block_max(const float *logits, int64_t n) {
+    float max = -INFINITY;
+#pragma omp simd reduction(max : max)
+    for (int64_t i = 0; i < n; i++) {
+        max = logits[i] > max ? logits[i] : max;
+    }
+    return max;
+}
+
+/* The lowest id of the largest logit that is a number; 0 when there is none. */
 static int32_t argmax(const float *logits, int64_t V) {
-    int32_t best = 0;
-    for (int32_t v = 1; v < V; v++) {
-        if (logits[v] > logits[best] || (isnan(logits[best]) && !isnan(logits[v]))) {
-            best = v;
+    float max = -INFINITY;
+    int64_t v = 0;
+    for (int64_t at = 0; at < V; at += BLOCK) {
+        float here = block_max(logits + at, V - at < BLOCK ? V - at : BLOCK);
+        if (here > max) {
+            max = here;
+            v = at;
         }
     }
-    return best;
+    while (max > -INFINITY && logits[v] != max) {
+        v++;
+    }
+    return (int32_t)v;
 }
 
 /* Better first: higher logit, then lower id. */
@@ -177,28 +239,133 @@ static void select_best(candidate *c, int64_t n, int64_t k) {
     }
 }
 
-/* The logarithm of a candidate's share, up to a constant: 0 for the best one. The difference is
+/* The logarithm of a token's share, up to a constant: 0 for the best one. The difference is
  * divided, not the logits, which a small temperature would make infinite. */
-static double log_weight(const candidate *c, float max, double temperature) {
-    return ((double)c->logit - (double)max) / temperature;
+static double log_weight(const scores *x, float logit) {
+    return ((double)logit - (double)x->max) / x->temperature;
+}
+
+static double weight(const scores *x, float logit) {
+    return exp(log_weight(x, logit));
+}
+
+/* w[i] = (logits[i] - max) * scale, -INFINITY for what is no number */
+static void scale_block(float *w, const float *logits, int64_t n, float max, double scale) {
+    if (scale > 1e6) { /* f32 might lose what lies between the two */
+        for (int64_t i = 0; i < n; i++) {
+            double l = ((double)logits[i] - (double)max) * scale;
+            w[i] = l > -1e30 ? (float)l : -INFINITY;
+        }
+        return;
+    }
+    float factor = (float)scale;
+    for (int64_t i = 0; i < n; i++) {
+        float l = (logits[i] - max) * factor;
+        w[i] = l > -1e30f ? l : -INFINITY;
+    }
+}
+
+/* The cheap weights, their sums block by block, and the sum of all. What is no number, and
+ * -INFINITY, weighs nothing. */
+static void weigh(du_sampler *s, scores *x) {
+    x->total = 0;
+    for (int64_t at = 0; at < s->V; at += BLOCK) {
+        int64_t n = s->V - at < BLOCK ? s->V - at : BLOCK;
+        float *w = s->weights + at, m = 0, sum = 0;
+        scale_block(w, x->logits + at, n, x->max, 1 / x->temperature);
+        (void)s->kern->softmax(w, n, &m, &sum);
+        s->block_sums[at / BLOCK] = (double)sum;
+        x->total += (double)sum;
+    }
+}
+
+/* Puts the tokens whose cheap weight is at least `least` (0: all that weigh anything) among the
+ * candidates, in the order of their ids. Returns how many, and their cheap weights' sum. */
+static int64_t gather(du_sampler *s, const scores *x, float least, double *sum) {
+    int64_t n = 0;
+    double total = 0;
+    for (int64_t at = 0; at < s->V; at += BLOCK) {
+        if (s->block_sums[at / BLOCK] < (double)least * (1 - WEIGHT_ERROR)) {
+            continue; /* nothing in it weighs so much */
+        }
+        int64_t end = s->V - at < BLOCK ? s->V : at + BLOCK;
+        for (int64_t v = at; v < end; v++) {
+            if (s->weights[v] >= least && x->logits[v] > -INFINITY) {
+                total += (double)s->weights[v];
+                s->candidates[n++] = (candidate){(int32_t)v, x->logits[v]};
+            }
+        }
+    }
+    *sum = total;
+    return n;
+}
+
+/* Few candidates first, and more while they are too few: the first step, and the next after one;
+ * the last is 0. */
+#define FIRST_STEP 0x1p-6f
+
+static float next_step(float least) {
+    return least > 0x1p-60f ? least * FIRST_STEP : 0;
+}
+
+/* The k best tokens, sorted; fewer when fewer weigh anything. Returns how many. */
+static int64_t keep_top_k(du_sampler *s, const scores *x, int64_t k) {
+    double sum;
+    float least = FIRST_STEP;
+    int64_t n = gather(s, x, least, &sum);
+    while (n < k && least > 0) {
+        least = next_step(least);
+        n = gather(s, x, least, &sum);
+    }
+    k = k < n ? k : n;
+    select_best(s->candidates, n, k);
+    qsort(s->candidates, (size_t)k, sizeof *s->candidates, by_logit);
+    return k;
+}
+
+/* How many of the k best, sorted, top-p keeps. */
+static int64_t cut_top_p(const du_sampler *s, const scores *x, int64_t k) {
+    double total = 0, sum = 0;
+    for (int64_t i = 0; i < k; i++) {
+        total += weight(x, s->candidates[i].logit);
+    }
+    for (int64_t i = 0; i < k; i++) {
+        sum += weight(x, s->candidates[i].logit);
+        if (sum >= s->p.top_p * total) {
+            return i + 1;
+        }
+    }
+    return k;
+}
+
+/* The sum of all weights, in the order of ids. */
+static double exact_total(const du_sampler *s, const scores *x) {
+    double total = 0;
+    for (int64_t v = 0; v < s->V; v++) {
+        if (x->logits[v] > -INFINITY) {
+            total += weight(x, x->logits[v]);
+        }
+    }
+    return total;
 }
 
 /* How many of the n candidates top-p keeps; they are then first and sorted. Sorts only as many as
- * needed: first 64, then 8 times as many, and so on. */
-static int64_t keep_top_p(candidate *c, int64_t n, float max, double temperature, double top_p) {
-    double total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        total += exp(log_weight(&c[i], max, temperature));
-    }
-    double want = top_p * total;
+ * needed: first 64, then 8 times as many, and so on. The weights kept reach for a sum between
+ * want_min and want_max; where that leaves open at which they stop, for the exact one. */
+static int64_t count_top_p(const du_sampler *s, const scores *x, int64_t n, double want_min,
+                           double want_max) {
+    candidate *c = s->candidates;
     for (int64_t part = 64;; part *= 8) {
         int64_t k = part < n ? part : n;
         select_best(c, n, k);
         qsort(c, (size_t)k, sizeof *c, by_logit);
         double sum = 0;
         for (int64_t i = 0; i < k; i++) {
-            sum += exp(log_weight(&c[i], max, temperature));
-            if (sum >= want) {
+            sum += weight(x, c[i].logit);
+            if (sum >= want_min && sum < want_max) {
+                want_min = want_max = s->p.top_p * exact_total(s, x);
+            }
+            if (sum >= want_max) {
                 return i + 1;
             }
         }
@@ -208,34 +375,50 @@ static int64_t keep_top_p(candidate *c, int64_t n, float max, double temperature
     }
 }
 
-static int32_t draw(du_sampler *s, float max) {
-    const du_sampler_params *p = &s->p;
-    candidate *c = s->candidates;
-    int64_t n = 0;
-    for (int32_t v = 0; v < s->V; v++) {
-        if (s->logits[v] > -INFINITY) {
-            c[n++] = (candidate){v, s->logits[v]};
+/* The candidates that top-p keeps of the whole vocabulary. */
+static int64_t keep_top_p(du_sampler *s, const scores *x) {
+    double want = s->p.top_p * x->total, sum;
+    float least = FIRST_STEP;
+    int64_t n = gather(s, x, least, &sum);
+    while (sum < want * (1 + 4 * WEIGHT_ERROR) && least > 0) {
+        least = next_step(least);
+        n = gather(s, x, least, &sum);
+    }
+    return count_top_p(s, x, n, want * (1 - 2 * WEIGHT_ERROR), want * (1 + 2 * WEIGHT_ERROR));
+}
+
+/* Without filters: the token at a share of the total, by the cheap weights; -1: not sure. */
+static int32_t find_share(const du_sampler *s, const scores *x, double share) {
+    double want = share * x->total, slack = 2 * WEIGHT_ERROR * x->total, sum = 0;
+    int64_t block = 0, n_blocks = (s->V + BLOCK - 1) / BLOCK;
+    while (block < n_blocks && sum + s->block_sums[block] <= want) {
+        sum += s->block_sums[block++];
+    }
+    for (int64_t v = block * BLOCK; v < s->V; v++) {
+        double next = sum + (double)s->weights[v];
+        if (next > want) {
+            return want - sum > slack && next - want > slack ? (int32_t)v : -1;
         }
+        sum = next;
     }
-    if (p->top_k > 0 && p->top_k < n) {
-        select_best(c, n, p->top_k);
-        n = p->top_k;
-    }
-    if (p->top_p < 1) {
-        n = keep_top_p(c, n, max, p->temperature, p->top_p);
-    }
-    double least = p->min_p > 0 ? log(p->min_p) : -INFINITY, total = 0;
+    return -1;
+}
+
+/* Draws one of the n candidates that min-p leaves. */
+static int32_t draw_from(const du_sampler *s, const scores *x, int64_t n, double share) {
+    candidate *c = s->candidates;
+    double least = s->p.min_p > 0 ? log(s->p.min_p) : -INFINITY, total = 0;
     int64_t kept = 0;
     for (int64_t i = 0; i < n; i++) {
-        double weight = log_weight(&c[i], max, p->temperature);
-        if (weight >= least) {
-            total += exp(weight);
+        double l = log_weight(x, c[i].logit);
+        if (l >= least) {
+            total += exp(l);
             c[kept++] = c[i];
         }
     }
-    double at = du_rng_uniform(&s->rng) * total;
+    double at = share * total;
     for (int64_t i = 0; i < kept; i++) {
-        at -= exp(log_weight(&c[i], max, p->temperature));
+        at -= weight(x, c[i].logit);
         if (at < 0) {
             return c[i].id;
         }
@@ -243,12 +426,33 @@ static int32_t draw(du_sampler *s, float max) {
     return c[kept - 1].id; /* rounding left a crumb */
 }
 
+static int32_t draw(du_sampler *s, const float *logits, float max) {
+    const du_sampler_params *p = &s->p;
+    scores x = {.logits = logits, .max = max, .temperature = p->temperature};
+    weigh(s, &x);
+    double share = du_rng_uniform(&s->rng), sum;
+    int64_t n;
+    if (p->top_k > 0) {
+        n = keep_top_k(s, &x, p->top_k);
+        n = p->top_p < 1 ? cut_top_p(s, &x, n) : n;
+    } else if (p->top_p < 1) {
+        n = keep_top_p(s, &x);
+    } else {
+        int32_t v = p->min_p > 0 ? -1 : find_share(s, &x, share);
+        if (v >= 0) {
+            return v;
+        }
+        n = gather(s, &x, (float)p->min_p * (1 - (float)(4 * WEIGHT_ERROR)), &sum);
+    }
+    return draw_from(s, &x, n, share);
+}
+
 int32_t du_sampler_next(du_sampler *s, const float *logits) {
-    adjust(s, logits);
-    int32_t best = argmax(s->logits, s->V);
-    bool one =
-        s->p.temperature == 0 || !(s->logits[best] > -INFINITY) || s->logits[best] == INFINITY;
-    int32_t token = one ? best : draw(s, s->logits[best]);
+    const float *adjusted = adjust(s, logits);
+    int32_t best = argmax(adjusted, s->V);
+    float max = adjusted[best];
+    bool one = s->p.temperature == 0 || !(max > -INFINITY) || max == INFINITY;
+    int32_t token = one ? best : draw(s, adjusted, max);
     du_sampler_see(s, token, true);
     return token;
 }

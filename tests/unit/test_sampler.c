@@ -1,7 +1,9 @@
 #include "test.h"
 
 #include <math.h>
+#include <stdlib.h>
 
+#include "base/rng.h"
 #include "infer/sampler.h"
 
 enum { V = 5 };
@@ -135,6 +137,119 @@ static void top_p_on_a_large_vocabulary(void **state) {
     du_sampler_free(s);
 }
 
+enum { REF_V = 3000 };
+
+static const float *ref_logits;
+
+static int ref_order(const void *a, const void *b) {
+    float x = ref_logits[*(const int *)a], y = ref_logits[*(const int *)b];
+    return x != y ? (x > y ? -1 : 1) : *(const int *)a - *(const int *)b;
+}
+
+/* The choice as sampler.h says it, with nothing left out: all weights in double, all sorted. */
+static int32_t ref_next(const float *row, const du_sampler_params *p, du_rng *rng) {
+    static int ids[REF_V];
+    static double w[REF_V];
+    int n = 0;
+    ref_logits = row;
+    double max = -INFINITY, total = 0, sum = 0;
+    for (int v = 0; v < REF_V; v++) {
+        if (row[v] > -INFINITY) {
+            ids[n++] = v;
+            max = fmax(max, (double)row[v]);
+        }
+    }
+    if (p->top_k > 0 || p->top_p < 1) {
+        qsort(ids, (size_t)n, sizeof *ids, ref_order);
+    }
+    n = p->top_k > 0 && p->top_k < n ? (int)p->top_k : n;
+    for (int i = 0; i < n; i++) {
+        w[i] = exp(((double)row[ids[i]] - max) / p->temperature);
+        total += w[i];
+    }
+    for (int i = 0; i < n && p->top_p < 1; i++) {
+        sum += w[i];
+        n = sum >= p->top_p * total ? i + 1 : n;
+    }
+    total = 0;
+    for (int i = 0; i < n; i++) {
+        w[i] = w[i] >= p->min_p ? w[i] : 0;
+        total += w[i];
+    }
+    double at = du_rng_uniform(rng) * total;
+    for (int i = 0; i < n; i++) {
+        at -= w[i];
+        if (at < 0) {
+            return ids[i];
+        }
+    }
+    return -1; /* rounding: no test comes here */
+}
+
+/* Logits of several shapes: a few likely ones, flat, rounded so that many are equal, steep, with
+ * forbidden and broken ones. */
+static void ref_fill(float *row, du_rng *rng, int shape) {
+    for (int v = 0; v < REF_V; v++) {
+        float x = (float)du_rng_normal(rng);
+        row[v] = shape == 1 ? x / 100 : shape == 2 ? roundf(x * 2) / 2 : shape == 3 ? x * 30 : x;
+        if (shape == 0 && v % 300 == 7) {
+            row[v] += 12;
+        } else if (shape == 4 && v % 3 == 1) {
+            row[v] = v % 2 ? -INFINITY : NAN;
+        }
+    }
+}
+
+static void choices_are_those_of_the_plain_rule(void **state) {
+    (void)state;
+    static float row[REF_V];
+    static const struct {
+        int64_t top_k;
+        double top_p, min_p;
+    } ways[] = {{0, 1, 0},     {0, 0.95, 0},       {0, 0.5, 0},    {0, 0.9999, 0},
+                {40, 1, 0},    {40, 0.9, 0},       {1, 1, 0},      {0, 1, 0.05},
+                {0, 0.9, 0.1}, {2999, 0.99, 0.01}, {9000, 0.7, 0}, {7, 1, 0.2}};
+    static const double temperatures[] = {0.01, 0.6, 1, 5, 90};
+    du_rng rng;
+    du_rng_init(&rng, 5);
+    for (int shape = 0; shape < 5; shape++) {
+        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+            for (size_t t = 0; t < sizeof temperatures / sizeof *temperatures; t++) {
+                du_sampler_params p = du_sampler_defaults();
+                p.top_k = ways[w].top_k, p.top_p = ways[w].top_p, p.min_p = ways[w].min_p;
+                p.temperature = temperatures[t];
+                p.seed = du_rng_u64(&rng);
+                du_sampler *s;
+                du_diag diag;
+                du_diag_reset(&diag);
+                assert_ok(du_sampler_new(&s, &p, REF_V, 100, &diag), &diag);
+                du_rng same;
+                du_rng_init(&same, p.seed);
+                for (int i = 0; i < 4; i++) {
+                    ref_fill(row, &rng, shape);
+                    assert_int_equal(du_sampler_next(s, row), ref_next(row, &p, &same));
+                }
+                du_sampler_free(s);
+            }
+        }
+    }
+}
+
+/* Penalties of tokens that leave the window and come back. */
+static void penalties_of_a_window(void **state) {
+    (void)state;
+    du_sampler_params p = du_sampler_defaults();
+    p.repeat_penalty = 2;
+    p.repeat_window = 2;
+    static const float row[V] = {3.5f, 3, 2, 1.9f, -1};
+    static const int expected[] = {0, 1, 2, 0, 1, 2, 0};
+    du_sampler *s = open_sampler(p);
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(du_sampler_next(s, row), expected[i]);
+    }
+    du_sampler_free(s);
+}
+
 static void penalties_and_bias(void **state) {
     (void)state;
     du_sampler_params p = du_sampler_defaults();
@@ -204,6 +319,8 @@ int main(void) {
         cmocka_unit_test(frequencies_follow_the_softmax),
         cmocka_unit_test(filters_leave_what_they_should),
         cmocka_unit_test(top_p_on_a_large_vocabulary),
+        cmocka_unit_test(choices_are_those_of_the_plain_rule),
+        cmocka_unit_test(penalties_of_a_window),
         cmocka_unit_test(penalties_and_bias),
         cmocka_unit_test(bad_parameters_are_named),
         cmocka_unit_test(log_probabilities),
