@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "kern/cpu/fill.h"
 #include "kern/kern.h"
 #include "tensor/half.h"
 
@@ -255,7 +256,7 @@ static void bench_probe(const char *name) {
 }
 
 static void make_bufs(void) {
-    size_t n = N_HEAD * (size_t)COLS;
+    size_t n = N_HEAD * (size_t)COLS; /* also 64 rows of latents */
     bufs.x = alloc(4 * n), bufs.y = alloc(4 * n), bufs.w = alloc(4 * n), bufs.out = alloc(4 * n);
     bufs.q = alloc(n), bufs.sum = alloc(n);
     for (size_t i = 0; i < n; i++) {
@@ -331,6 +332,130 @@ static void bench_others(const char *filter) {
     }
 }
 
+/* Attention in tiles: one step of a latent cache for one and for sixteen tiles of queries, with
+ * every way of this machine, beside the same work done exactly by qk, softmax and pv. */
+typedef struct {
+    const du_attn_tiles *attn; /* NULL: exactly */
+    du_dtype dtype;
+    int64_t n_tiles;
+    uint16_t *queries, *k, *v;
+    float *q, *sums;
+    int32_t *seen;
+    void *rows;
+} tiles_work;
+
+static void load_step(const tiles_work *t) {
+    size_t stride = du_dtype_row_bytes(t->dtype, LATENT);
+    for (int64_t i = 0; i < DU_ATTN_STEP / DU_ATTN_PAGE; i++) {
+        t->attn->load[t->dtype](t->k + i * DU_ATTN_PAGE * LATENT, t->v + i * du_attn_v_len(VALUES),
+                                (char *)t->rows + (size_t)(i * DU_ATTN_PAGE) * stride, stride,
+                                DU_ATTN_PAGE, LATENT, VALUES);
+    }
+}
+static void call_attn_load(const du_kern *k, void *arg) {
+    (void)k;
+    load_step(arg);
+}
+static void call_attn_step(const du_kern *k, void *arg) {
+    (void)k;
+    const tiles_work *t = arg;
+    t->attn->step(t->sums, t->queries, t->n_tiles, t->k, t->v, DU_ATTN_STEP, LATENT, VALUES,
+                  t->seen);
+}
+static void call_attn_merge(const du_kern *k, void *arg) {
+    (void)k;
+    const tiles_work *t = arg;
+    t->attn->merge(t->sums, t->sums + du_attn_sums_len(VALUES), VALUES);
+}
+static void call_attn_exact(const du_kern *k, void *arg) {
+    const tiles_work *t = arg;
+    size_t stride = du_dtype_row_bytes(t->dtype, LATENT);
+    for (int64_t i = 0; i < 16 * t->n_tiles; i += 64) {
+        int64_t n = 16 * t->n_tiles - i < 64 ? 16 * t->n_tiles - i : 64;
+        for (int64_t j = 0; j < DU_ATTN_STEP; j += 64) {
+            const char *rows = (const char *)t->rows + (size_t)j * stride;
+            k->qk[t->dtype](bufs.out, 64, t->q, LATENT, n, rows, stride, 64, LATENT, 0.05f);
+            for (int64_t h = 0; h < n; h++) {
+                float m = -INFINITY, l = 0;
+                k->softmax(bufs.out + 64 * h, 64, &m, &l);
+            }
+            k->pv[t->dtype](t->sums, VALUES, bufs.out, 64, n, rows, stride, 64, VALUES);
+        }
+    }
+}
+
+static double least_s(void (*call)(const du_kern *, void *), const du_kern *k, void *arg) {
+    double s = INFINITY;
+    for (int round = 0; round < N_ROUND; round++) {
+        s = fmin(s, run_once(&(work){.call = call, .arg = arg}, k));
+    }
+    return s;
+}
+
+static void bench_way(tiles_work t, const du_attn_tiles *attn, const char *name) {
+    t.attn = attn;
+    double ops = 2.0 * 16 * DU_ATTN_STEP * (LATENT + VALUES);
+    for (t.n_tiles = 1; t.n_tiles <= 16; t.n_tiles *= 16) {
+        double s = least_s(call_attn_step, NULL, &t);
+        printf("attn step %-19s %2d tiles %9.1f us  %7.1f GOP/s\n", name, (int)t.n_tiles, s * 1e6,
+               ops * (double)t.n_tiles / s * 1e-9);
+    }
+    printf("attn merge %-18s          %9.1f us\n", name, least_s(call_attn_merge, NULL, &t) * 1e6);
+    static const du_dtype kv[] = {DU_F32, DU_F16, DU_BF16, DU_Q8_0};
+    for (int i = 0; i < 4; i++) {
+        t.dtype = kv[i];
+        t.rows = bufs.kv[kv[i]];
+        double s = least_s(call_attn_load, NULL, &t);
+        printf("attn load %-19s %-8s %9.1f us  %7.1f GB/s\n", name, du_dtype_get(kv[i])->name,
+               s * 1e6, (double)du_dtype_row_bytes(kv[i], LATENT) * DU_ATTN_STEP / s * 1e-9);
+    }
+}
+
+static void bench_tiles(void) {
+    tiles_work t = {.dtype = DU_F16, .rows = bufs.kv[DU_F16]};
+    double ops = 2.0 * 16 * DU_ATTN_STEP * (LATENT + VALUES);
+    t.queries = alloc(2 * 16 * 16 * LATENT);
+    t.k = alloc(2 * DU_ATTN_STEP * LATENT);
+    t.v = alloc(2 * (size_t)du_attn_v_len(VALUES) * DU_ATTN_STEP / DU_ATTN_PAGE);
+    t.q = alloc(4 * 16 * 16 * LATENT);
+    t.sums = alloc(4 * 16 * (size_t)du_attn_sums_len(VALUES));
+    t.seen = alloc(4 * 16 * 16);
+    for (int i = 0; i < 16 * 16 * LATENT; i++) {
+        t.q[i] = (float)du_rng_normal(&rng);
+    }
+    for (int i = 0; i < 16 * 16; i++) {
+        t.seen[i] = DU_ATTN_STEP;
+    }
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        const du_kern *k = du_kern_get((du_isa)isa);
+        for (t.n_tiles = 1; k && t.n_tiles <= 16; t.n_tiles *= 16) {
+            double s = least_s(call_attn_exact, k, &t);
+            printf("attn exact %-18s %2d tiles %9.1f us  %7.1f GOP/s\n", du_isa_name((du_isa)isa),
+                   (int)t.n_tiles, s * 1e6, ops * (double)t.n_tiles / s * 1e-9);
+        }
+        if (!k || !k->attn.step) {
+            continue;
+        }
+        for (int i = 0; i < 16; i++) {
+            const float *q[16];
+            for (int h = 0; h < 16; h++) {
+                q[h] = t.q + (16 * i + h) * LATENT;
+            }
+            k->attn.queries(t.queries + i * du_attn_queries_len(LATENT), q, 16, LATENT, 0.05f);
+        }
+        t.attn = &k->attn;
+        load_step(&t);
+        bench_way(t, &k->attn, du_isa_name((du_isa)isa));
+#if defined(__x86_64__)
+        static du_kern plain;
+        if (du_cpu_get_features()->amx_bf16) {
+            du_kern_fill_attn_tiles_bf16_avx512(&plain);
+            bench_way(t, &plain.attn, "avx512 without amx");
+        }
+#endif
+    }
+}
+
 int main(int argc, char **argv) {
     const char *filter = NULL;
     bool large = false;
@@ -352,6 +477,9 @@ int main(int argc, char **argv) {
     if (!large) {
         make_bufs();
         bench_others(filter);
+        if (wanted("attn tiles", filter)) {
+            bench_tiles();
+        }
     }
     return 0;
 }

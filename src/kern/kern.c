@@ -35,6 +35,12 @@ static void fill_avx512(du_kern *k) {
     du_kern_fill_vec_avx512(k);
     du_kern_fill_probe_avx512(k);
     du_kern_fill_mm_block_avx512(k);
+    if (du_cpu_get_features()->avx512_bf16) {
+        du_kern_fill_attn_tiles_bf16_avx512(k);
+        if (du_cpu_get_features()->amx_bf16) {
+            du_kern_fill_attn_tiles_amx_avx512(k);
+        }
+    }
 }
 #endif
 

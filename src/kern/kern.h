@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/cpu.h"
+#include "kern/attn_tiles.h"
 #include "tensor/dtype.h"
 #include "tensor/mat.h"
 
@@ -118,6 +119,7 @@ typedef struct {
     du_qk_fn *qk[DU_DTYPE_COUNT]; /* the types of DU_KV_DTYPE_LIST, NULL elsewhere */
     du_pv_fn *pv[DU_DTYPE_COUNT];
     du_kv_store_fn *kv_store[DU_DTYPE_COUNT];
+    du_attn_tiles attn; /* all NULL where the level has no products of BF16 */
 #define DU_KERN_FIELD(name, ret, args) ret(*name) args;
     DU_KERN_LIST(DU_KERN_FIELD)
 #undef DU_KERN_FIELD

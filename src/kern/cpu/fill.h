@@ -24,6 +24,8 @@ void du_kern_fill_probe_avx2(du_kern *k);
 void du_kern_fill_mm_float_avx512(du_kern *k);
 void du_kern_fill_mm_block_avx512(du_kern *k);
 void du_kern_fill_attn_avx512(du_kern *k);
+void du_kern_fill_attn_tiles_bf16_avx512(du_kern *k); /* needs du_cpu_features.avx512_bf16 */
+void du_kern_fill_attn_tiles_amx_avx512(du_kern *k);  /* on top of it; needs amx_bf16 */
 void du_kern_fill_vec_avx512(du_kern *k);
 void du_kern_fill_probe_avx512(du_kern *k);
 #endif
