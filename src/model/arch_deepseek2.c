@@ -318,8 +318,9 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
     for (int64_t i = 0; i < T * H; i++) {
         memcpy(b->q_absorbed + i * row + R, b->q + i * hp->k_dim + nope, (size_t)P * sizeof(float));
     }
-    err = du_attn_fwd(ctx, b->attn_latent, b->q_absorbed, batch->kv, i_layer, &batch->rows, H,
-                      model->attn_scale);
+    du_attn_params params = {H, model->attn_scale, model->block_quantised};
+    err =
+        du_attn_fwd(ctx, b->attn_latent, b->q_absorbed, batch->kv, i_layer, &batch->rows, &params);
     if (err == DU_OK) {
         du_tap(ctx, "attn_latent", i_layer, b->attn_latent, T, H * R);
         err = du_heads_fwd(ctx, b->heads, hp->v_dim, w->v_heads, b->attn_latent, R, H, T);

@@ -178,7 +178,8 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
     du_tap(ctx, "q", i_layer, b->q, T, H * Dh);
     du_tap(ctx, "k", i_layer, b->k, T, G * Dh);
     du_kv_append(ctx, batch->kv, i_layer, &batch->rows, b->k, b->v);
-    err = du_attn_fwd(ctx, b->heads, b->q, batch->kv, i_layer, &batch->rows, H, model->attn_scale);
+    du_attn_params params = {H, model->attn_scale, model->block_quantised};
+    err = du_attn_fwd(ctx, b->heads, b->q, batch->kv, i_layer, &batch->rows, &params);
     if (err == DU_OK) {
         du_tap(ctx, "attn_heads", i_layer, b->heads, T, H * hp->v_dim);
         du_linear_out out = {b->y, D, &w->attn_out, NULL};
