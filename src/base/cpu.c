@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/machine.h"
+
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -125,25 +127,44 @@ static int64_t read_number(const char *path) {
     return n == 1 ? v : -1;
 }
 
-int64_t du_cpu_n_cores(void) {
+/* The processors this process may run on, one of each core first. */
+static int cpus[CPU_SETSIZE];
+static int64_t n_cpus, n_cores;
+static pthread_once_t cpus_once = PTHREAD_ONCE_INIT;
+
+/* Is there an allowed processor before this one on the same core? */
+static bool has_earlier_sibling(int cpu, const cpu_set_t *allowed) {
+    char path[96];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    int64_t first = read_number(path); /* the list begins with the core's first thread */
+    return first >= 0 && first < cpu && CPU_ISSET((int)first, allowed);
+}
+
+static void list_cpus(void) {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
-        return 1;
+        CPU_ZERO(&allowed);
     }
-    int64_t n = 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &allowed)) {
-            continue;
+    for (int later = 0; later < 2; later++) {
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+            if (CPU_ISSET(cpu, &allowed) && has_earlier_sibling(cpu, &allowed) == (later == 1)) {
+                cpus[n_cpus++] = cpu;
+            }
         }
-        /* The list of a core's threads begins with its first thread. */
-        char path[96];
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
-                 cpu);
-        int64_t first = read_number(path);
-        bool counted_before = first >= 0 && first < cpu && CPU_ISSET((int)first, &allowed);
-        n += counted_before ? 0 : 1;
+        n_cores = later == 0 ? n_cpus : n_cores;
     }
-    return n > 0 ? n : 1;
+    n_cores = n_cores > 0 ? n_cores : 1;
+}
+
+int64_t du_cpu_n_cores(void) {
+    pthread_once(&cpus_once, list_cpus);
+    int64_t quota = du_machine_cpu_quota("/sys/fs/cgroup", "/proc/self/cgroup");
+    return quota > 0 && quota < n_cores ? quota : n_cores;
+}
+
+int du_cpu_of_thread(int64_t index) {
+    pthread_once(&cpus_once, list_cpus);
+    return n_cpus > 0 ? cpus[index % n_cpus] : 0;
 }
 
 static int64_t meminfo_available(void) {

@@ -33,8 +33,14 @@ bool du_isa_find(du_isa *out, const char *name); /* false: no such level */
 bool du_isa_available(du_isa isa);               /* on this machine */
 du_isa du_isa_best(void);
 
-/* Physical cores this process may run on (hyper-threads count once), at least 1. */
+/* Physical cores this process may use: of those it was allowed to run on at the first call
+ * (hyper-threads count once) at most as many as the processor time that its control groups grant it
+ * would keep busy. At least 1. */
 int64_t du_cpu_n_cores(void);
+
+/* The processor that thread i of n should run on: one of each core first, then the other
+ * hyper-threads, then from the beginning. */
+int du_cpu_of_thread(int64_t index);
 
 /* Memory a process could take now without swapping, in bytes: MemAvailable and the limits of its
  * control group; 0 when the kernel does not say. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* The first line of a small file into out, without its line feed; empty when there is none. */
@@ -22,19 +23,22 @@ static void read_line(const char *path, char *out, size_t size) {
 
 /* A number in the file DIR/NAME; -1 when there is none. A K after it multiplies by 1024. */
 static int64_t read_number(const char *dir, const char *name) {
-    char path[256], line[64], *end;
+    char path[512], line[64], *end;
     snprintf(path, sizeof path, "%s/%s", dir, name);
     read_line(path, line, sizeof line);
     long long v = strtoll(line, &end, 10);
     return end == line ? -1 : *end == 'K' ? v * 1024 : v;
 }
 
-/* How many numbers a list such as 0-3,8 names; 0 when it cannot be read. */
-static int64_t count_list(const char *path) {
+enum { LIST_MAX = 1024 };
+
+/* The numbers below LIST_MAX that a list such as 0-3,8 names, into is_in [LIST_MAX]. Returns how
+ * many; 0 when it cannot be read. */
+static int64_t read_list(const char *path, bool *is_in) {
     char line[1024];
     read_line(path, line, sizeof line);
     int64_t n = 0;
-    for (char *at = line, *end; *at; at = *end == ',' ? end + 1 : end) {
+    for (char *at = line, *end; *at; at = end + 1) {
         long long first = strtoll(at, &end, 10), last = first;
         if (end == at) {
             return n;
@@ -42,12 +46,20 @@ static int64_t count_list(const char *path) {
         if (*end == '-') {
             last = strtoll(end + 1, &end, 10);
         }
-        n += last - first + 1;
+        for (long long i = first < 0 ? 0 : first; i <= last && i < LIST_MAX; i++) {
+            n += !is_in[i];
+            is_in[i] = true;
+        }
         if (*end != ',') {
             return n;
         }
     }
     return n;
+}
+
+static int64_t count_list(const char *path) {
+    bool is_in[LIST_MAX] = {0};
+    return read_list(path, is_in);
 }
 
 int64_t du_machine_caches(du_cache *out, int64_t max) {
@@ -77,9 +89,76 @@ int64_t du_machine_memory_bytes(void) {
     return pages > 0 && page > 0 ? pages * page : 0;
 }
 
+static const char nodes_path[] = "/sys/devices/system/node/has_memory";
+
 int64_t du_machine_n_nodes(void) {
-    int64_t n = count_list("/sys/devices/system/node/has_memory");
+    int64_t n = count_list(nodes_path);
     return n > 0 ? n : 1;
+}
+
+bool du_machine_interleave(void) {
+    enum { INTERLEAVE = 3, BITS = 64 }; /* MPOL_INTERLEAVE of linux/mempolicy.h */
+    bool nodes[LIST_MAX] = {0};
+    uint64_t mask[LIST_MAX / BITS] = {0};
+    if (read_list(nodes_path, nodes) < 2) {
+        return true;
+    }
+    for (int i = 0; i < LIST_MAX; i++) {
+        mask[i / BITS] |= (uint64_t)nodes[i] << i % BITS;
+    }
+    return syscall(SYS_set_mempolicy, INTERLEAVE, mask, LIST_MAX + 1) == 0;
+}
+
+/* Processors of one group, rounded up; 0: no limit, or no such group. */
+static int64_t quota_of(const char *dir) {
+    char path[512], line[64];
+    snprintf(path, sizeof path, "%s/cpu.max", dir); /* "max 100000", "150000 100000" */
+    read_line(path, line, sizeof line);
+    long long quota = -1, period = 0;
+    if (sscanf(line, "%lld %lld", &quota, &period) != 2) {
+        quota = read_number(dir, "cpu.cfs_quota_us"); /* -1: no limit */
+        period = read_number(dir, "cpu.cfs_period_us");
+    }
+    return quota > 0 && period > 0 ? (quota + period - 1) / period : 0;
+}
+
+/* The smallest quota of the group and of those above it. mount is where the top one lies. */
+static int64_t quota_upwards(const char *mount, const char *group) {
+    char dir[400];
+    int64_t least = 0;
+    int n = snprintf(dir, sizeof dir, "%s%s", mount, group);
+    if (n < 0 || n >= (int)sizeof dir) {
+        return 0;
+    }
+    for (char *slash = dir + n; slash; slash = strrchr(dir + strlen(mount), '/')) {
+        *slash = '\0';
+        int64_t quota = quota_of(dir);
+        least = quota > 0 && (least == 0 || quota < least) ? quota : least;
+    }
+    return least;
+}
+
+int64_t du_machine_cpu_quota(const char *root, const char *self) {
+    int64_t least = 0;
+    FILE *f = fopen(self, "re");
+    char line[400];
+    while (f && fgets(line, sizeof line, f)) { /* "0::/a/b", or "4:cpu,cpuacct:/a/b" */
+        line[strcspn(line, "\n")] = '\0';
+        char *kinds = strchr(line, ':'), *group = kinds ? strchr(kinds + 1, ':') : NULL;
+        if (!group) {
+            continue;
+        }
+        *group++ = '\0';
+        char mount[256];
+        bool unified = kinds[1] == '\0', cpu = strncmp(kinds + 1, "cpu", 3) == 0;
+        snprintf(mount, sizeof mount, "%s%s%s", root, unified ? "" : "/", kinds + 1);
+        int64_t quota = unified || cpu ? quota_upwards(mount, group) : 0;
+        least = quota > 0 && (least == 0 || quota < least) ? quota : least;
+    }
+    if (f) {
+        fclose(f);
+    }
+    return least;
 }
 
 void du_machine_name(char *out, size_t size) {

@@ -20,6 +20,17 @@ int64_t du_machine_caches(du_cache *out, int64_t max);
 int64_t du_machine_memory_bytes(void);
 int64_t du_machine_n_nodes(void); /* NUMA nodes with memory, at least 1 */
 
+/* How many processors the control groups of this process let it keep busy on average (cpu.max, or
+ * cpu.cfs_quota_us of version 1; the smallest of its group and those above), rounded up; 0: no
+ * limit. root: where groups are mounted (/sys/fs/cgroup); self: which this process is in
+ * (/proc/self/cgroup). */
+int64_t du_machine_cpu_quota(const char *root, const char *self);
+
+/* Spreads the pages that this thread, and threads it starts later, will allocate over all NUMA
+ * nodes in turn (set_mempolicy(2)): anonymous memory, and pages of files that are not in memory
+ * yet. Returns false when there are several nodes and the kernel refuses. */
+bool du_machine_interleave(void);
+
 /* The processor's name into out [size], and which setting transparent huge pages have ("madvise").
  */
 void du_machine_name(char *out, size_t size);

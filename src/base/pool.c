@@ -6,8 +6,9 @@
  * caller works too and waits for *tasks* to be done, never for a thread to arrive: a thread that
  * the system does not run costs nothing.
  *
- * Waiting threads spin for a few microseconds, since the next layer's job comes soon, and then
- * sleep in a futex, so that an idle pool uses no processor time. */
+ * Waiting threads spin for SPIN_S, since the next layer's job comes soon, and then sleep in a
+ * futex, so that an idle pool uses no processor time, and one whose thread has lost its core to
+ * another process leaves the other cores to those that can use them. */
 #include "base/pool.h"
 
 #include <limits.h>
@@ -18,9 +19,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/cpu.h"
 #include "base/mem.h"
 
-enum { N_SPINS = 4000 };
+/* How long a thread looks for the next job, or the caller for the last task, before it sleeps:
+ * docs/ KERNELS.md has the measurement. Waking costs some 10 us, more on a virtual machine. */
+#define SPIN_S 50e-6
+enum { N_LOOKS = 64 }; /* between two looks at the clock */
 
 typedef struct {
     du_pool *pool;
@@ -40,7 +46,8 @@ struct du_pool {
     _Atomic uint32_t n_sleeping;
     _Atomic uint32_t caller_sleeps; /* futex word: 1 while the caller waits for n_done */
     atomic_bool stop;
-    bool pin;
+    bool pin, pinned; /* workers are to be; the caller is */
+    cpu_set_t before; /* where the caller might run before it was pinned */
     int64_t n_threads;
     int64_t n_started;
     worker *workers; /* n_threads - 1 */
@@ -84,27 +91,41 @@ static void work(du_pool *pool, int64_t i_thread) {
 }
 
 static void pin_to(int64_t index) {
-    cpu_set_t allowed, one;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
-        return;
-    }
-    int64_t left = index % CPU_COUNT(&allowed);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (CPU_ISSET(cpu, &allowed) && left-- == 0) {
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            sched_setaffinity(0, sizeof one, &one);
-            return;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(du_cpu_of_thread(index), &one);
+    sched_setaffinity(0, sizeof one, &one);
+}
+
+static bool has_signal(du_pool *pool, int64_t seen) {
+    return atomic_load_explicit(&pool->signal, memory_order_acquire) != (uint32_t)seen;
+}
+
+static bool is_done(du_pool *pool, int64_t n_tasks) {
+    return atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks;
+}
+
+/* Looks for what is waited for during SPIN_S; false: it did not come. */
+static bool spin(du_pool *pool, bool (*came)(du_pool *, int64_t), int64_t arg) {
+    double end = 0;
+    do {
+        for (int i = 0; i < N_LOOKS; i++) {
+            if (came(pool, arg)) {
+                return true;
+            }
+            relax();
         }
-    }
+        double now = du_clock_s();
+        end = end > 0 ? end : now + SPIN_S;
+        if (now >= end) {
+            return false;
+        }
+    } while (true);
 }
 
 static void wait_for_signal(du_pool *pool, uint32_t seen) {
-    for (int i = 0; i < N_SPINS; i++) {
-        if (atomic_load_explicit(&pool->signal, memory_order_acquire) != seen) {
-            return;
-        }
-        relax();
+    if (spin(pool, has_signal, seen)) {
+        return;
     }
     atomic_fetch_add(&pool->n_sleeping, 1);
     while (atomic_load(&pool->signal) == seen) {
@@ -163,7 +184,9 @@ du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
         pool->n_started++;
     }
     if (pin) {
-        pin_to(0); /* last: a new thread inherits the caller's set of cores */
+        sched_getaffinity(0, sizeof pool->before, &pool->before);
+        pin_to(0);
+        pool->pinned = true;
     }
     *out = pool;
     return DU_OK;
@@ -178,6 +201,9 @@ void du_pool_free(du_pool *pool) {
     for (int64_t i = 0; i < pool->n_started; i++) {
         pthread_join(pool->workers[i].thread, NULL);
     }
+    if (pool->pinned) {
+        sched_setaffinity(0, sizeof pool->before, &pool->before);
+    }
     du_free(pool->workers);
     du_free(pool);
 }
@@ -187,11 +213,8 @@ int64_t du_pool_n_threads(const du_pool *pool) {
 }
 
 static void wait_until_done(du_pool *pool, int64_t n_tasks) {
-    for (int i = 0; i < N_SPINS; i++) {
-        if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks) {
-            return;
-        }
-        relax();
+    if (spin(pool, is_done, n_tasks)) {
+        return;
     }
     while (atomic_load(&pool->n_done) != n_tasks) {
         atomic_store(&pool->caller_sleeps, 1);

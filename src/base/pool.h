@@ -15,7 +15,7 @@ enum { DU_POOL_THREADS_MAX = 1024 };
 typedef void du_task_fn(void *arg, int64_t i_task, int64_t i_thread);
 
 /* Makes a pool of n_threads (at least 1), the calling thread being one of them.
- * pin  bind thread i to the i-th allowed core
+ * pin  bind thread i to the i-th core (du_cpu_of_thread), until du_pool_free also the caller
  * Returns DU_OK, DU_ENOMEM, DU_ELIMIT (too many threads, or the system refuses one).
  * Free with du_pool_free, which takes NULL. */
 DU_NODISCARD

@@ -210,12 +210,12 @@ static json_t *json_of(const bench *b, const outcome *o) {
         (json_int_t)du_infer_n_threads(b->runner.infer), "isa",
         du_isa_name(du_infer_isa(b->runner.infer)), "tok_s", o->tok_s, "runs", runs);
     json_t *more = json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:I}", "bytes_per_token", o->bytes,
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:I, s:f}", "bytes_per_token", o->bytes,
         "bandwidth", b->bandwidth, "bandwidth_fraction", bandwidth_fraction(b, o), "macs_per_token",
         o->macs, "int8_peak", b->int8_peak, "int8_fraction", int8_fraction(b, o),
         "joules_per_token", o->joules < 0 ? json_null() : json_real(o->joules), "first_token_ms",
         b->first_token_s * 1e3, "resident_bytes", (json_int_t)memory.peak, "anonymous_bytes",
-        (json_int_t)memory.anonymous);
+        (json_int_t)memory.anonymous, "deterministic_cost", 0.0);
     json_object_update_missing(v, more);
     json_decref(more);
     return v;
@@ -285,7 +285,8 @@ static du_err first_token(bench *b, du_diag *diag) {
 static du_err measure_machine(bench *b, du_diag *diag) {
     const du_kern *kern = du_kern_get(du_infer_isa(b->runner.infer));
     du_pool *pool = NULL;
-    du_err err = du_pool_new(&pool, du_infer_n_threads(b->runner.infer), false, diag);
+    du_err err =
+        du_pool_new(&pool, du_infer_n_threads(b->runner.infer), du_cli_infer_params().pin, diag);
     err = err ? err : du_cli_bandwidth(&b->bandwidth, kern, pool, true, diag);
     if (err == DU_OK) {
         b->int8_peak = du_cli_peak(kern, DU_PROBE_INT8, pool);
@@ -351,6 +352,9 @@ static du_err print(bench *b, du_diag *diag) {
     printf("first token after %.0f ms, %s resident at most, %s of it beside the file\n",
            b->first_token_s * 1e3, du_cli_bytes(peak, memory.peak),
            du_cli_bytes(anonymous, memory.anonymous));
+    if (du_cli_deterministic()) {
+        printf("--deterministic costs nothing: the default computes the same bits\n");
+    }
     return du_cli_table_print(&b->table, stdout, diag);
 }
 

@@ -1,14 +1,17 @@
 #include "cli/compute.h"
 
+#include <errno.h>
+#include <string.h>
 #include <sys/random.h>
 
+#include "base/machine.h"
 #include "cli/source.h"
 
 enum { CHUNK_DEFAULT = 512 }; /* as other tools have it, so that perplexities compare */
 
 static int64_t n_threads, n_ctx, seed = -1;
-static int cache_type, isa;
-static bool deterministic;
+static int cache_type, isa, numa;
+static bool deterministic, pin;
 
 const du_opt du_cli_compute_opts[] = {
     DU_OPTION_SIZE('c', "ctx", "N", &n_ctx, 1, INT32_MAX,
@@ -16,6 +19,11 @@ const du_opt du_cli_compute_opts[] = {
                    "the model was trained for)"),
     DU_OPTION_INT('t', "threads", "N", &n_threads, 1, 1024,
                   "threads to compute with (default: one per physical core)"),
+    DU_OPTION_FLAG(0, "pin", &pin, "bind each thread to a core of its own"),
+    DU_OPTION_CHOICE(
+        0, "numa", "off|interleave", &numa,
+        "spread caches, and weights not yet in memory, over all memory nodes (off: each "
+        "page on the node of the thread that first uses it)"),
     DU_OPTION_CHOICE(0, "cache-type", "auto|f32|f16|bf16|q8_0", &cache_type,
                      "number type of the key/value cache (auto: f16 for block-quantised models, "
                      "else f32)"),
@@ -36,10 +44,15 @@ uint64_t du_cli_seed(void) {
     return v;
 }
 
+bool du_cli_deterministic(void) {
+    return deterministic;
+}
+
 du_infer_params du_cli_infer_params(void) {
     static const du_dtype types[] = {DU_F32, DU_F32, DU_F16, DU_BF16, DU_Q8_0};
     du_infer_params params = du_infer_defaults();
     params.n_threads = n_threads;
+    params.pin = pin;
     params.n_ctx = n_ctx;
     params.auto_cache = cache_type == 0;
     params.cache_type = types[cache_type];
@@ -48,25 +61,41 @@ du_infer_params du_cli_infer_params(void) {
     return params;
 }
 
+/* Before the first page of a model is touched and the first thread is started. */
+static du_err place_memory(du_diag *diag) {
+    bool placed = numa == 0 || du_machine_interleave();
+    return placed ? DU_OK
+                  : du_fail(diag, DU_EUNSUPPORTED, "--numa interleave: the kernel refuses: %s",
+                            strerror(errno));
+}
+
 du_err du_cli_model_open(du_model **out, const char *model, du_diag *diag) {
+    du_err err = place_memory(diag);
+    if (err != DU_OK) {
+        return err;
+    }
     if (model) {
         return du_model_open(out, model, diag);
     }
     const uint8_t *bytes;
     size_t len;
     du_weights *files;
-    du_err err = du_cli_default_bytes(&bytes, &len, diag);
+    err = du_cli_default_bytes(&bytes, &len, diag);
     err = err ? err : du_weights_open_memory(&files, bytes, len, du_cli_default_name, diag);
     return err ? err : du_model_load(out, files, diag);
 }
 
 du_err du_cli_lm_open(du_lm **out, const char *model, du_diag *diag) {
+    du_err err = place_memory(diag);
+    if (err != DU_OK) {
+        return err;
+    }
     if (model) {
         return du_lm_open(out, model, diag);
     }
     const uint8_t *bytes;
     size_t len;
-    du_err err = du_cli_default_bytes(&bytes, &len, diag);
+    err = du_cli_default_bytes(&bytes, &len, diag);
     return err == DU_OK ? du_lm_open_memory(out, bytes, len, du_cli_default_name, diag) : err;
 }
 

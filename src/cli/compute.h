@@ -13,7 +13,11 @@ extern const size_t du_cli_n_compute_opts;
 /* The seed that --seed names; without it a different one in every run. */
 uint64_t du_cli_seed(void);
 
-/* What --threads, --ctx, --cache-type and --isa say. */
+/* Does --deterministic ask for bits that the default might not give? The default keeps the same
+ * contract today, so that the two compute alike and the option costs nothing. */
+bool du_cli_deterministic(void);
+
+/* What --threads, --pin, --ctx, --cache-type and --isa say. */
 du_infer_params du_cli_infer_params(void);
 
 /* Opens the weights that a MODEL argument names, NULL being the built-in one. The errors of

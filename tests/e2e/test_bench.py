@@ -93,6 +93,17 @@ class Bench(unittest.TestCase):
         for word in ("processor", "caches", "memory", "read, huge pages", "int8", "f32"):
             self.assertIn(word, text)
 
+    def test_threads_and_memory_where_asked(self):
+        """Pinned threads measure the machine with all cores, and no placement changes an answer."""
+        both = program.run("bench", MODEL, "-p", "8", "-n", "2", "-r", "1", "--pin", "--numa",
+                           "interleave", "--threads", "2", "--json").json
+        self.assertEqual([v["test"] for v in both], ["prefill", "decode"])
+        answers = [program.run("run", MODEL, "--raw", "-p", "one two", "--temp", "0", "-n", "8",
+                               "--json", *words).json["tokens"]
+                   for words in ((), ("--pin",), ("--numa", "interleave", "--pin"))]
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0], answers[2])
+
     def test_left_out_and_text(self):
         (one,) = program.run("bench", MODEL, "-p", "8", "-n", "0", "-r", "1", "--json").json
         self.assertEqual(one["test"], "prefill")
@@ -100,6 +111,9 @@ class Bench(unittest.TestCase):
         self.assertEqual([line.split()[0] for line in lines[2:]], ["test", "prefill", "decode"])
         self.assertIn("first token after", lines[1])
         self.assertLessEqual(max(map(len, lines)), 80)
+        self.assertIn("--deterministic costs nothing",
+                      program.run("bench", MODEL, "-p", "8", "-n", "0", "-r", "1",
+                                  "--deterministic").out)
 
     def test_mistakes(self):
         for words, status, message in ((("-p", "0", "-n", "0"), 2, "nothing to measure"),

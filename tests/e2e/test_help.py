@@ -106,7 +106,8 @@ class Help(unittest.TestCase):
 
     def test_options_that_all_have(self):
         """What docs/CLI.md promises of kinds of commands."""
-        computing = {"threads", "ctx", "cache-type", "seed", "deterministic", "isa"}
+        computing = {"threads", "ctx", "cache-type", "seed", "deterministic", "isa",
+                     "pin", "numa"}
         for command in ("run", "chat", "inspect", "bench", "convert", "quantize", "imatrix",
                         "perplexity", "logits"):
             self.assertLessEqual(computing, set(options(command)), command)

@@ -1,9 +1,11 @@
 #include "test.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cpu.h"
@@ -342,6 +344,74 @@ static void pool_runs_each_task_once(void **state) {
     }
 }
 
+typedef struct {
+    atomic_int n_free;    /* tasks whose thread might run on several processors */
+    atomic_llong seen[2]; /* processors that threads 0 and 1 ran on, one bit each */
+} places;
+
+static void note_place(void *arg, int64_t i_task, int64_t i_thread) {
+    (void)i_task;
+    places *p = arg;
+    cpu_set_t set;
+    assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
+    atomic_fetch_add(&p->n_free, CPU_COUNT(&set) > 1);
+    for (int cpu = 0; cpu < 62 && i_thread < 2; cpu++) {
+        if (CPU_ISSET(cpu, &set)) {
+            atomic_fetch_or(&p->seen[i_thread], 1ll << cpu);
+        }
+    }
+    usleep(500); /* so that the other thread gets some */
+}
+
+static void pool_pins_until_it_is_freed(void **state) {
+    (void)state;
+    cpu_set_t before, after;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    for (int round = 0; round < 2; round++) {
+        du_diag diag;
+        du_diag_reset(&diag);
+        du_pool *pool, *inner;
+        places p = {0};
+        assert_ok(du_pool_new(&pool, 2, true, &diag), &diag);
+        /* A second one made by a pinned thread finds the other cores too. */
+        assert_ok(du_pool_new(&inner, 2, true, &diag), &diag);
+        du_pool_run(round == 0 ? pool : inner, note_place, &p, 40);
+        assert_int_equal(atomic_load(&p.n_free), 0);
+        if (CPU_COUNT(&before) > 1) {
+            assert_true(du_cpu_of_thread(0) != du_cpu_of_thread(1));
+            assert_true(atomic_load(&p.seen[0]) != atomic_load(&p.seen[1]));
+        }
+        du_pool_free(inner);
+        du_pool_free(pool);
+        assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+        assert_true(CPU_EQUAL(&before, &after));
+    }
+}
+
+static double process_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void idle_pool_uses_no_processor(void **state) {
+    (void)state;
+    du_diag diag;
+    du_diag_reset(&diag);
+    du_pool *pool;
+    hit_list *list = du_alloc_zero(1, sizeof *list);
+    assert_ok(du_pool_new(&pool, 4, false, &diag), &diag);
+    du_pool_run(pool, hit, list, 100);
+    usleep(50000); /* all sleep by now, also on a busy machine */
+    double before = process_s();
+    usleep(300000);
+    assert_true(process_s() - before < 0.01);
+    du_pool_run(pool, hit, list, 100); /* and wake again */
+    assert_int_equal(atomic_load(&list->hits[99]), 2);
+    du_pool_free(pool);
+    du_free(list);
+}
+
 static void cpu_levels(void **state) {
     (void)state;
     du_isa isa;
@@ -368,6 +438,8 @@ int main(void) {
         cmocka_unit_test(json_survives_memory_failures),
         cmocka_unit_test(rng_is_fixed_and_fair),
         cmocka_unit_test(pool_runs_each_task_once),
+        cmocka_unit_test(pool_pins_until_it_is_freed),
+        cmocka_unit_test(idle_pool_uses_no_processor),
         cmocka_unit_test(cpu_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,6 +75,48 @@ static void resident_memory_follows_what_is_touched(void **state) {
     assert_true(du_machine_resident().peak < full.peak);
 }
 
+static void write_text(const test_tmp *t, const char *name, const char *text) {
+    test_tmp_write(t, name, text, strlen(text));
+}
+
+static int64_t quota(const test_tmp *t) {
+    return du_machine_cpu_quota(t->path, test_tmp_file(t, "self"));
+}
+
+static void processor_quotas_of_groups(void **state) {
+    (void)state;
+    test_tmp t = test_tmp_make();
+    assert_int_equal(quota(&t), 0); /* nothing there */
+    write_text(&t, "self", "0::/outer/inner\n");
+    assert_int_equal(quota(&t), 0);
+    mkdir(test_tmp_file(&t, "outer"), 0755);
+    mkdir(test_tmp_file(&t, "outer/inner"), 0755);
+    write_text(&t, "outer/inner/cpu.max", "max 100000\n");
+    assert_int_equal(quota(&t), 0);
+    write_text(&t, "outer/cpu.max", "250000 100000\n"); /* two and a half: three threads */
+    assert_int_equal(quota(&t), 3);
+    write_text(&t, "outer/inner/cpu.max", "400000 100000\n"); /* the outer one is smaller */
+    assert_int_equal(quota(&t), 3);
+    write_text(&t, "outer/inner/cpu.max", "20000 100000\n");
+    assert_int_equal(quota(&t), 1);
+    /* A container sees its own group at the top, under whatever name it has outside. */
+    write_text(&t, "self", "0::/docker/0123\n");
+    write_text(&t, "cpu.max", "200000 100000\n");
+    assert_int_equal(quota(&t), 2);
+    /* Version 1 */
+    mkdir(test_tmp_file(&t, "cpu,cpuacct"), 0755);
+    mkdir(test_tmp_file(&t, "cpu,cpuacct/job"), 0755);
+    write_text(&t, "self", "5:cpuset:/job\n4:cpu,cpuacct:/job\n1:name=systemd:/x\n");
+    write_text(&t, "cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+    write_text(&t, "cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+    write_text(&t, "cpu,cpuacct/job/cpu.cfs_quota_us", "500000\n");
+    write_text(&t, "cpu,cpuacct/job/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(quota(&t), 5);
+    write_text(&t, "cpu,cpuacct/job/cpu.cfs_quota_us", "-1\n");
+    assert_int_equal(quota(&t), 0);
+    test_tmp_remove(&t);
+}
+
 static void machine_says_something(void **state) {
     (void)state;
     du_cache caches[8];
@@ -96,6 +138,7 @@ int main(void) {
         cmocka_unit_test(energy_adds_packages_and_memory),
         cmocka_unit_test(energy_is_left_out_where_there_is_none),
         cmocka_unit_test(resident_memory_follows_what_is_touched),
+        cmocka_unit_test(processor_quotas_of_groups),
         cmocka_unit_test(machine_says_something),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
