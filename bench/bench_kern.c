@@ -401,8 +401,8 @@ static void bench_way(tiles_work t, const du_attn_tiles *attn, const char *name)
                ops * (double)t.n_tiles / s * 1e-9);
     }
     printf("attn merge %-18s          %9.1f us\n", name, least_s(call_attn_merge, NULL, &t) * 1e6);
-    static const du_dtype kv[] = {DU_F32, DU_F16, DU_BF16, DU_Q8_0};
-    for (int i = 0; i < 4; i++) {
+    static const du_dtype kv[] = {DU_F16, DU_BF16, DU_Q8_0};
+    for (int i = 0; i < 3; i++) {
         t.dtype = kv[i];
         t.rows = bufs.kv[kv[i]];
         double s = least_s(call_attn_load, NULL, &t);

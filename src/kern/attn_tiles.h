@@ -20,6 +20,7 @@ enum {
     DU_ATTN_QUERIES = 16, /* of a tile */
     DU_ATTN_PAGE = 64,    /* cached rows brought into form together */
     DU_ATTN_STEP = 256,   /* cached rows that share one maximum: part of the bits */
+    DU_ATTN_SUMS = 16,    /* sums that are folded at once, at most */
     /* Values from one block of 16 columns of v to the next: 32 pairs of rows, and a cache line
      * that keeps blocks out of each other's sets. */
     DU_ATTN_V_BLOCK = 33 * 32
@@ -47,7 +48,7 @@ typedef void du_attn_load_fn(uint16_t *k, uint16_t *v, const void *rows, size_t 
                              int64_t k_dim, int64_t v_dim);
 
 typedef struct {
-    du_attn_load_fn *load[DU_DTYPE_COUNT]; /* the types of DU_KV_DTYPE_LIST */
+    du_attn_load_fn *load[DU_DTYPE_COUNT]; /* F16, BF16, Q8_0: who caches F32 wants no rounding */
 
     /* One tile of the n <= 16 queries at q[i], zeros behind them, times scale. */
     void (*queries)(uint16_t *tile, const float *const *q, int64_t n, int64_t k_dim, float scale);
@@ -63,8 +64,8 @@ typedef struct {
     /* to = to and from together, one tile */
     void (*merge)(float *to, const float *from, int64_t v_dim);
 
-    /* y[i][c] = acc[i,c] / l[i] of n_sums sums, ld apart, merged in order; queries i < n, columns
-     * [c0, c1), multiples of 32. Each query has seen some row. */
+    /* y[i][c] = acc[i,c] / l[i] of n_sums <= DU_ATTN_SUMS sums, ld apart, merged in order; queries
+     * i < n, columns [c0, c1), multiples of 32. Each query has seen some row. */
     void (*fold)(float *const *y, int64_t n, const float *sums, int64_t n_sums, int64_t ld,
                  int64_t v_dim, int64_t c0, int64_t c1);
 

@@ -26,10 +26,11 @@
 
 enum {
     STEP_PAGES = DU_ATTN_STEP / DU_KV_PAGE,
-    MAX_SEGMENTS = 16,
+    MAX_SEGMENTS = DU_ATTN_SUMS,
     TILE = DU_ATTN_QUERIES,
-    MAX_QUERIES = 256, /* of a unit; exact: */
+    MAX_QUERIES = 256, /* of a unit */
     MAX_QUERIES_EXACT = 64,
+    MIN_QUERIES_EXACT = 8,
     SPLIT_BYTES = 8 << 20, /* per thread, for the sums of segments */
 };
 
@@ -404,12 +405,13 @@ static int64_t make_tiles(tile *tiles, const du_attn_rows *rows, int64_t n_max) 
 }
 
 static bool fits_tiles(const du_attn_tiles *attn, const du_kv_layout *kv, int64_t group) {
-    return attn->step && kv->k_dim % 32 == 0 && kv->v_dim % 32 == 0 && group >= attn->min_queries;
+    return attn->load[kv->dtype] && kv->k_dim % 32 == 0 && kv->v_dim % 32 == 0 &&
+           group >= attn->min_queries;
 }
 
 /* Units as large as leaves enough of them for the threads, with their segments. */
 static void make_units(attn_job *job, tile *tiles, int64_t n_threads) {
-    int64_t n_tiles;
+    int64_t n_tiles, least = job->rounded ? TILE : MIN_QUERIES_EXACT;
     job->max_queries = job->rounded ? MAX_QUERIES : MAX_QUERIES_EXACT;
     for (;; job->max_queries /= 2) {
         job->heads = at_most(job->group, job->max_queries);
@@ -421,7 +423,7 @@ static void make_units(attn_job *job, tile *tiles, int64_t n_threads) {
             int64_t n = tiles[i].n_segments;
             job->max_segments = n > job->max_segments ? n : job->max_segments;
         }
-        if (job->n_units * job->max_segments >= n_threads || job->max_queries == TILE) {
+        if (job->n_units * job->max_segments >= n_threads || job->max_queries == least) {
             break;
         }
     }

@@ -18,7 +18,7 @@ typedef struct {
     int64_t H; /* query heads, a multiple of the cache's key heads */
     float scale;
     bool may_round; /* queries, keys, values and weights may be rounded to BF16 where the level has
-                       products of it (docs/design/attention.md) */
+                       products of it, unless the cache is F32 (docs/design/attention.md) */
 } du_attn_params;
 
 /* Writes the rows' keys and values into the cache.

@@ -15,9 +15,6 @@ typedef __m512i load_32_fn(const char *row, int64_t c);
 INLINE __m512i bf16_of(__m512 lo, __m512 hi) {
     return (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
 }
-INLINE __m512i load_32_f32(const char *row, int64_t c) {
-    return bf16_of(_mm512_loadu_ps(row + 4 * c), _mm512_loadu_ps(row + 4 * c + 64));
-}
 INLINE __m512i load_32_f16(const char *row, int64_t c) {
     return bf16_of(vf_load_f16(row + 2 * c), vf_load_f16(row + 2 * c + 32));
 }
@@ -58,12 +55,14 @@ INLINE void load(load_32_fn *load_32, uint16_t *k, uint16_t *v, const void *rows
     }
 }
 
-#define LOAD(suffix, name)                                                                         \
+#define LOAD(name)                                                                                 \
     static void load_##name(uint16_t *k, uint16_t *v, const void *rows, size_t stride, int64_t n,  \
                             int64_t k_dim, int64_t v_dim) {                                        \
         load(load_32_##name, k, v, rows, stride, n, k_dim, v_dim);                                 \
     }
-DU_KV_DTYPE_LIST(LOAD)
+LOAD(f16)
+LOAD(bf16)
+LOAD(q8_0)
 #undef LOAD
 
 /* 32 values of 16 queries become 16 rows of pairs: a transposition. */
@@ -107,8 +106,6 @@ static void merge(float *to, const float *from, int64_t v_dim) {
     }
 }
 
-enum { MAX_SUMS = 64 };
-
 /* Two blocks of 16 columns put into the order of the columns */
 INLINE void store_columns(float *y, vf lo, vf hi) {
     __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
@@ -121,7 +118,7 @@ INLINE void store_columns(float *y, vf lo, vf hi) {
 static void fold(float *const *y, int64_t n, const float *sums, int64_t n_sums, int64_t ld,
                  int64_t v_dim, int64_t c0, int64_t c1) {
     (void)v_dim;
-    float a[MAX_SUMS][16], b[MAX_SUMS][16], m[16], l[16];
+    float a[DU_ATTN_SUMS][16], b[DU_ATTN_SUMS][16], m[16], l[16];
     memcpy(m, sums, sizeof m);
     memcpy(l, sums + 16, sizeof l);
     for (int64_t k = 1; k < n_sums; k++) {
@@ -210,9 +207,11 @@ static void step(float *sums, const uint16_t *q, int64_t n_tiles, const uint16_t
 }
 
 void du_kern_fill_attn_tiles_bf16_avx512(du_kern *k) {
-    k->attn = (du_attn_tiles){
-        .queries = queries, .step = step, .merge = merge, .fold = fold, .min_queries = 4};
-#define FILL(suffix, name) k->attn.load[DU_##suffix] = load_##name;
-    DU_KV_DTYPE_LIST(FILL)
-#undef FILL
+    k->attn =
+        (du_attn_tiles){.load = {[DU_F16] = load_f16, [DU_BF16] = load_bf16, [DU_Q8_0] = load_q8_0},
+                        .queries = queries,
+                        .step = step,
+                        .merge = merge,
+                        .fold = fold,
+                        .min_queries = 4};
 }
