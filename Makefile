@@ -4,7 +4,7 @@ CMAKE_BUILD = cmake --build
 QUESTION ?= What is 37 + 48 - 19?
 PREFIX ?= /usr/local
 
-.PHONY: all run check check-all install format fuzz clean help
+.PHONY: all run check check-all counts install format fuzz clean help
 
 all: $(PRESET_DIR)/build.ninja ## build the release program at build/dure (the packages are there)
 	@$(CMAKE_BUILD) $(PRESET_DIR) --target dure
@@ -24,6 +24,12 @@ check: ## install what is missing, build, and run the tests
 check-all: ## check, and sanitizers, fuzz smoke runs, Python references, slow suites
 	@tools/install-deps.sh build test extra
 	@tools/check.sh --all
+
+counts: ## count the instructions of the hot paths anew (tests/instructions/counts.json)
+	@cmake --preset check >/dev/null
+	@$(CMAKE_BUILD) $(PRESET_DIR) --target dure
+	@DURE=$(CURDIR)/$(PRESET_DIR)/dure DURE_SOURCE_DIR=$(CURDIR) DURE_BUILD_DIR=$(CURDIR)/$(PRESET_DIR) \
+		PYTHONPATH=tests python3 tests/instructions/test_counts.py --update
 
 install: all ## install under PREFIX (default /usr/local; DESTDIR is honoured)
 	@$(CMAKE_BUILD) $(PRESET_DIR) --target dure libdure libdure_shared dure_share

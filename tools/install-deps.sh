@@ -26,6 +26,7 @@ build    library:libedit          libedit-dev             libedit-devel         
 test     command:python3          python3                 python3                    python
 test     library:cmocka           libcmocka-dev           libcmocka-devel            cmocka
 extra    command:git              git                     git                        git
+extra    command:valgrind         valgrind                valgrind                   valgrind
 extra    command:clang            clang                   clang                      clang
 extra    clang:libclang_rt.fuzzer-x86_64.a libclang-rt-14-dev compiler-rt compiler-rt
 extra    command:clang-format-14  clang-format-14         clang-tools-extra          clang
