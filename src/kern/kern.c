@@ -13,6 +13,7 @@ static void fill_c(du_kern *k) {
     du_kern_fill_mm_block_c(k);
     du_kern_fill_attn_c(k);
     du_kern_fill_vec_c(k);
+    du_kern_fill_strips_c(k);
     du_kern_fill_probe_c(k);
 }
 
@@ -24,6 +25,7 @@ static void fill_avx2(du_kern *k) {
     du_kern_fill_mm_block_avx2(k);
     du_kern_fill_attn_avx2(k);
     du_kern_fill_vec_avx2(k);
+    du_kern_fill_strips_avx2(k);
     du_kern_fill_probe_avx2(k);
 }
 
@@ -35,10 +37,12 @@ static void fill_avx512(du_kern *k) {
     du_kern_fill_vec_avx512(k);
     du_kern_fill_probe_avx512(k);
     du_kern_fill_mm_block_avx512(k);
+    du_kern_fill_mm_strips_avx512(k);
     if (du_cpu_get_features()->avx512_bf16) {
         du_kern_fill_attn_tiles_bf16_avx512(k);
         if (du_cpu_get_features()->amx_bf16) {
             du_kern_fill_attn_tiles_amx_avx512(k);
+            du_kern_fill_mm_strips_amx_avx512(k);
         }
     }
 }

@@ -28,6 +28,8 @@ typedef struct {
     const int8_t *q;    /* [T, cols] in [-127, 127], rows cols apart; NULL: no 8-bit form */
     const float *d;     /* [T, cols/32] */
     const int16_t *sum; /* [T, cols/16] sums of 16 consecutive q */
+    const uint16_t *h;  /* [T, cols] bf16, rows ldh apart; NULL: none */
+    int64_t ldh;
 } du_acts;
 
 /* y[t*ldy + r] = sum_c W[r,c] * x[row(t),c] for r in [row0, row1), t in [0, n_rows)
@@ -116,6 +118,12 @@ typedef struct {
     du_probe_fn *probe[DU_PROBE_COUNT];
     du_read_sum_fn *read_sum;
     du_mm_fn *mm[DU_DTYPE_COUNT];
+    du_mm_fn *mm_strips[DU_DTYPE_COUNT]; /* NULL: this level reads the type as it lies */
+    /* Writes rows [row0, row1) of w into w->strips (kern/strips.h); row0 is a multiple of 16, row1
+     * too or the number of rows. */
+    void (*strips_write)(const du_mat *w, int64_t row0, int64_t row1);
+    int64_t n_bf16; /* from so many rows on mm_strips likes x->h, where it may differ by rounding;
+                       0: never reads it */
     du_qk_fn *qk[DU_DTYPE_COUNT]; /* the types of DU_KV_DTYPE_LIST, NULL elsewhere */
     du_pv_fn *pv[DU_DTYPE_COUNT];
     du_kv_store_fn *kv_store[DU_DTYPE_COUNT];

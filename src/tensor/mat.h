@@ -13,6 +13,14 @@
 
 #define DU_F8_TILE 128 /* DeepSeek-V3's quantization_config.weight_block_size */
 
+/* The same weights in the layout that products like best (kern/strips.h), written by the first
+ * product with them (nn/product.h). */
+typedef enum { DU_STRIPS_EMPTY, DU_STRIPS_WRITING, DU_STRIPS_READY } du_strips_state;
+typedef struct {
+    uint8_t *data; /* NULL: no room was given, the weights are used as they lie */
+    _Atomic int state;
+} du_strips;
+
 typedef struct {
     const void *data; /* NULL: the matrix is absent */
     du_dtype dtype;
@@ -20,7 +28,8 @@ typedef struct {
     size_t row_bytes;
     const float *aux;
     int64_t aux_cols;
-    int64_t aux_row0; /* row of the tensor that row 0 is, for views into an F8 tensor */
+    int64_t aux_row0;  /* row of the tensor that row 0 is, for views into an F8 tensor */
+    du_strips *strips; /* NULL: always used as it lies */
 } du_mat;
 
 static inline const void *du_mat_row(const du_mat *m, int64_t row) {
@@ -33,6 +42,7 @@ static inline du_mat du_mat_slice(const du_mat *m, int64_t row0, int64_t rows) {
     s.data = du_mat_row(m, row0);
     s.rows = rows;
     s.aux_row0 = m->aux_row0 + row0;
+    s.strips = NULL;
     return s;
 }
 

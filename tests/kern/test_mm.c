@@ -1,8 +1,21 @@
 /* Products of every number type at every level against the unpacked weights in double precision. */
+#include "kern/strips.h"
 #include "kern_test.h"
 #include "tensor/quant.h"
 
-enum { SLOT_W, SLOT_AUX, SLOT_X, SLOT_Q, SLOT_D, SLOT_SUM, SLOT_I, SLOT_Y, SLOT_Y1 };
+enum {
+    SLOT_W,
+    SLOT_AUX,
+    SLOT_X,
+    SLOT_Q,
+    SLOT_D,
+    SLOT_SUM,
+    SLOT_I,
+    SLOT_Y,
+    SLOT_Y1,
+    SLOT_STRIPS,
+    SLOT_H
+};
 
 /* How weights (bytes below the scales) and 8-bit activations are chosen. */
 typedef enum { RANDOM, ALL_00, ALL_FF, ALL_80, ALL_7F, N_FILL } fill;
@@ -248,11 +261,52 @@ static void check_pieces(const problem *p, const float *whole) {
     }
 }
 
+/* The matrix in strips, written in pieces. */
+static void make_strips(problem *p, du_strips *strips) {
+    strips->data = guard(SLOT_STRIPS, du_strips_bytes(&p->w));
+    p->w.strips = strips;
+    for (int64_t r = 0; r < p->w.rows;) {
+        int64_t r1 = r + DU_STRIP_ROWS * between(1, 3);
+        r1 = r1 < p->w.rows ? r1 : p->w.rows;
+        kern->strips_write(&p->w, r, r1);
+        r = r1;
+    }
+    seal(SLOT_STRIPS);
+}
+
+/* From strips the same bits as from rows, in any pieces of whole strips. */
+static void check_strips(problem *p, const float *whole) {
+    du_strips strips = {0};
+    du_mm_fn *mm = kern->mm_strips[p->w.dtype];
+    if (!mm) {
+        return;
+    }
+    make_strips(p, &strips);
+    int64_t n = (p->n_rows - 1) * p->ldy + p->w.rows;
+    float *y = guard_out(SLOT_Y1, n);
+    for (int64_t r = 0; r < p->w.rows;) {
+        int64_t r1 = r + DU_STRIP_ROWS * between(1, 4);
+        r1 = r1 < p->w.rows ? r1 : p->w.rows;
+        mm(y, p->ldy, &p->w, r, r1, &p->x, p->i_row, p->n_rows);
+        r = r1;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t t = i / p->ldy, r = i % p->ldy;
+        bool right = r >= p->w.rows ? is_unwritten(y[i]) : same_bits(y[i], whole[i]);
+        if (!right) {
+            fail_at(p, t, r, y[i]);
+        }
+    }
+    p->w.strips = NULL;
+}
+
 static void check(du_dtype dtype, int64_t rows, int64_t cols, int64_t n_rows, bool gather,
                   fill w_how, fill x_how) {
     problem p;
     make_problem(&p, dtype, rows, cols, n_rows, gather, w_how, x_how);
-    check_pieces(&p, check_whole(&p));
+    const float *whole = check_whole(&p);
+    check_pieces(&p, whole);
+    check_strips(&p, whole);
 }
 
 /* Column counts up to beyond every unrolled step; rows and tokens around the tiles. */
@@ -349,6 +403,56 @@ static void check_nan(void) {
             }
             check_nan_places(&p, y);
         }
+        if (kern->mm_strips[dtype]) {
+            du_strips strips = {0};
+            make_strips(&p, &strips);
+            kern->mm_strips[dtype](y, p.ldy, &p.w, 0, p.w.rows, &p.x, NULL, p.n_rows);
+            check_nan_places(&p, y);
+        }
+    }
+}
+
+/* Many tokens offered in bf16 too: a level may round weights to 8 bits of mantissa, 2^-8 at most of
+ * each part. Tokens and rows around the tiles. */
+static void check_bf16(void) {
+    static const int64_t tokens[] = {16, 17, 31, 32, 33, 48, 61}, rows[] = {16, 33, 47, 5};
+    for (int i = DU_F8_E4M3 + 1; i < DU_DTYPE_COUNT && kern->n_bf16 > 0; i++) {
+        du_dtype dtype = (du_dtype)i;
+        int64_t cols = du_dtype_get(dtype)->block == 32 ? 32 * between(1, 40) : 256 * between(1, 5);
+        int64_t n = tokens[i % 7], ldh = cols + 32, T;
+        problem p;
+        guard_at_end = i % 2 == 0;
+        make_problem(&p, dtype, rows[i % 4], cols, n, i % 3 == 0, RANDOM, RANDOM);
+        T = p.x.T;
+        uint16_t *h = guard(SLOT_H, sizeof *h * (size_t)((T - 1) * ldh + cols));
+        for (int64_t t = 0; t < T; t++) {
+            for (int64_t c = 0; c < cols; c++) {
+                float x = p.x.d[(t * cols + c) / 32] * (float)p.x.q[t * cols + c];
+                h[t * ldh + c] = du_bf16_of_f32(x);
+            }
+        }
+        seal(SLOT_H);
+        p.x.h = h, p.x.ldh = ldh;
+        du_strips strips = {0};
+        make_strips(&p, &strips);
+        float *y = guard_out(SLOT_Y, (n - 1) * p.ldy + p.w.rows);
+        kern->mm_strips[dtype](y, p.ldy, &p.w, 0, p.w.rows, &p.x, p.i_row, n);
+        for (int64_t t = 0; t < n; t++) {
+            for (int64_t r = 0; r < p.w.rows; r++) {
+                int64_t at = t * p.w.rows + r;
+                double steps = 2 * 0x1p16 + (double)cols; /* of weight and of token */
+                if (!within(y[t * p.ldy + r], p.exact[at], p.terms[at], steps)) {
+                    fail_at(&p, t, r, y[t * p.ldy + r]);
+                }
+            }
+        }
+    }
+}
+
+static void test_mm_bf16(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        each_level(check_bf16);
     }
 }
 
@@ -385,6 +489,7 @@ static void test_table(void **state) {
         for (int i = 0; i < DU_DTYPE_COUNT; i++) {
             assert_non_null(k->mm[i]);
         }
+        assert_non_null(k->strips_write);
 #define HAS_KV(suffix, name)                                                                       \
     assert_true(k->qk[DU_##suffix] && k->pv[DU_##suffix] && k->kv_store[DU_##suffix]);
         DU_KV_DTYPE_LIST(HAS_KV)
@@ -401,7 +506,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),    cmocka_unit_test(test_mm_shapes),
         cmocka_unit_test(test_mm_large), cmocka_unit_test(test_mm_extremes),
-        cmocka_unit_test(test_mm_nan),
+        cmocka_unit_test(test_mm_nan),   cmocka_unit_test(test_mm_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

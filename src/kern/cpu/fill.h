@@ -12,6 +12,7 @@ void du_kern_fill_mm_float_c(du_kern *k);
 void du_kern_fill_mm_block_c(du_kern *k);
 void du_kern_fill_attn_c(du_kern *k);
 void du_kern_fill_vec_c(du_kern *k);
+void du_kern_fill_strips_c(du_kern *k);
 void du_kern_fill_probe_c(du_kern *k);
 
 #if defined(__x86_64__)
@@ -19,10 +20,13 @@ void du_kern_fill_mm_float_avx2(du_kern *k);
 void du_kern_fill_mm_block_avx2(du_kern *k);
 void du_kern_fill_attn_avx2(du_kern *k);
 void du_kern_fill_vec_avx2(du_kern *k);
+void du_kern_fill_strips_avx2(du_kern *k);
 void du_kern_fill_probe_avx2(du_kern *k);
 
 void du_kern_fill_mm_float_avx512(du_kern *k);
 void du_kern_fill_mm_block_avx512(du_kern *k);
+void du_kern_fill_mm_strips_avx512(du_kern *k);
+void du_kern_fill_mm_strips_amx_avx512(du_kern *k); /* needs du_cpu_features.amx_bf16 */
 void du_kern_fill_attn_avx512(du_kern *k);
 void du_kern_fill_attn_tiles_bf16_avx512(du_kern *k); /* needs du_cpu_features.avx512_bf16 */
 void du_kern_fill_attn_tiles_amx_avx512(du_kern *k);  /* on top of it; needs amx_bf16 */
