@@ -67,6 +67,17 @@ void du_map_close(du_map *map) {
     *map = (du_map){0};
 }
 
+void du_map_unload(const du_map *map, const void *p, size_t n) {
+    uintptr_t base = (uintptr_t)map->data, start = (uintptr_t)p, page = (uintptr_t)getpagesize();
+    if (!map->data || start < base || start - base > map->len || n > map->len - (start - base)) {
+        return;
+    }
+    uintptr_t first = (start + page - 1) / page * page, end = (start + n) / page * page;
+    if (first < end) {
+        (void)madvise((void *)first, end - first, MADV_DONTNEED);
+    }
+}
+
 du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limit, du_diag *diag) {
     size_t cap = 4096, n = 0;
     char *data = du_alloc(cap + 1);

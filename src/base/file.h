@@ -21,6 +21,10 @@ DU_NODISCARD
 du_err du_map_open(du_map *out, const char *path, du_diag *diag);
 void du_map_close(du_map *map);
 
+/* Bytes [p, p + n) will not be read again soon: whole pages of them that lie in the map leave the
+ * process's memory, and come back when they are read. */
+void du_map_unload(const du_map *map, const void *p, size_t n);
+
 /* Reads the whole file into a heap block with a NUL after its last byte (free with du_free).
  * limit  largest size accepted, in bytes: DU_ELIMIT beyond
  * len    may be NULL when the text cannot hold NUL bytes

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static atomic_llong n_calls, n_live, bytes_live;
 static atomic_llong fail_countdown; /* 0: off */
@@ -50,6 +51,25 @@ void *du_alloc(size_t n_bytes) {
 
 void *du_alloc_zero(size_t n, size_t size_bytes) {
     return may_allocate() ? counted(calloc(n ? n : 1, size_bytes ? size_bytes : 1)) : NULL;
+}
+
+void *du_mem_reserve(size_t n_bytes) {
+    if (told_to_fail()) {
+        return NULL;
+    }
+    void *p = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    (void)madvise(p, n_bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+void du_mem_unreserve(void *p, size_t n_bytes) {
+    if (p) {
+        munmap(p, n_bytes);
+    }
 }
 
 void *du_alloc_array(size_t n, size_t size_bytes) {

@@ -54,6 +54,12 @@ du_mem_stats du_mem_get_stats(void);
  * n = 0 switches it off. */
 void du_mem_fail_at(int64_t n, bool forever);
 
+/* n_bytes of zeros of which each page takes memory only once it is written; large pages where the
+ * system has them. Not counted as heap. NULL when there is no room for the addresses (or the test
+ * hook says so); give back with du_mem_unreserve (takes NULL). Aligned to a page. */
+void *du_mem_reserve(size_t n_bytes);
+void du_mem_unreserve(void *p, size_t n_bytes);
+
 typedef struct du_arena du_arena;
 
 /* Makes an arena whose chunks are at least chunk_bytes. Free with du_arena_free (takes NULL).

@@ -10,7 +10,7 @@
 enum { CHUNK_DEFAULT = 512 }; /* as other tools have it, so that perplexities compare */
 
 static int64_t n_threads, n_ctx, seed = -1;
-static int cache_type, isa, numa;
+static int cache_type, repack, isa, numa;
 static bool deterministic, pin;
 
 const du_opt du_cli_compute_opts[] = {
@@ -31,6 +31,9 @@ const du_opt du_cli_compute_opts[] = {
                   "where random choices start (default: differs from run to run)"),
     DU_OPTION_FLAG(0, "deterministic", &deterministic,
                    "the same bits for every number of threads, chunk size and cache state"),
+    DU_OPTION_CHOICE(0, "repack", "auto|off", &repack,
+                     "auto: rewrite block-quantised weights in memory as this processor likes them "
+                     "best, while they are first used and if memory is ample; off: use the file's"),
     DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
                      "kernels to use (auto: the best this machine has)"),
 };
@@ -54,6 +57,8 @@ du_infer_params du_cli_infer_params(void) {
     params.n_threads = n_threads;
     params.pin = pin;
     params.n_ctx = n_ctx;
+    params.deterministic = deterministic;
+    params.keep_layout = repack == 1;
     params.auto_cache = cache_type == 0;
     params.cache_type = types[cache_type];
     params.force_isa = isa > 0;

@@ -90,6 +90,9 @@ du_err du_gguf_parse(du_gguf **out, const void *bytes, size_t len, const char *w
 
 void du_gguf_close(du_gguf *g); /* takes NULL */
 
+/* Bytes [p, p + n) of a tensor will not be read again soon (du_map_unload). */
+void du_gguf_unload(const du_gguf *g, const void *p, size_t n);
+
 const char *du_gguf_path(const du_gguf *g);    /* of the first part */
 uint32_t du_gguf_version(const du_gguf *g);    /* 2 or 3 */
 int32_t du_gguf_n_parts(const du_gguf *g);     /* 1 when not split */

@@ -31,6 +31,12 @@ void du_gguf_close(du_gguf *g) {
     du_free(g);
 }
 
+void du_gguf_unload(const du_gguf *g, const void *p, size_t n) {
+    for (int32_t i = 0; i < g->n_parts; i++) {
+        du_map_unload(&g->parts[i].map, p, n);
+    }
+}
+
 static du_err gguf_new(du_gguf **out, du_diag *diag) {
     du_gguf *g = du_alloc_zero(1, sizeof *g);
     if (g) {

@@ -251,6 +251,12 @@ const du_weight *du_weights_find(const du_weights *w, const char *name) {
     return t ? &w->list[t - du_st_tensor_at(w->st, 0)] : NULL;
 }
 
+void du_weights_unload(const du_weights *w, const void *p, size_t n) {
+    if (w->gguf) {
+        du_gguf_unload(w->gguf, p, n);
+    }
+}
+
 int64_t du_weights_file_bytes(const du_weights *w) {
     return w->gguf ? du_gguf_file_bytes(w->gguf) : du_st_file_bytes(w->st);
 }

@@ -51,6 +51,9 @@ const du_hf *du_weights_hf(const du_weights *w);
 int64_t du_weights_n(const du_weights *w);
 const du_weight *du_weights_at(const du_weights *w, int64_t i);
 const du_weight *du_weights_find(const du_weights *w, const char *name); /* NULL: absent */
+/* Bytes [p, p + n) of a tensor will not be read again soon (du_map_unload). */
+void du_weights_unload(const du_weights *w, const void *p, size_t n);
+
 int64_t du_weights_file_bytes(const du_weights *w);
 
 #endif

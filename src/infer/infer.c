@@ -2,6 +2,11 @@
 
 #include "infer/infer_int.h"
 #include "infer/session.h"
+#include "model/strips.h"
+
+/* Rewriting all weights costs seconds, which a long prompt earns back at once. Where few rows are
+ * computed, a part is rewritten in each step, so that the first token comes soon. */
+enum { REPACK_ROWS = 64, REPACK_BYTES = 32 << 20 };
 
 du_infer_params du_infer_defaults(void) {
     return (du_infer_params){.auto_cache = true};
@@ -54,6 +59,22 @@ static du_err choose_n_ctx(du_infer *inf, const du_infer_params *params, int64_t
     return DU_OK;
 }
 
+static void unload(void *user, const void *p, size_t n_bytes) {
+    const du_model *model = user;
+    du_weights_unload(model->files, p, n_bytes);
+}
+
+/* Repacks the weights when a copy of them fits into half of the memory that is free: what they are
+ * made from stays there, as the file's cache, until the system wants it. */
+static du_err repack(du_infer *inf, du_diag *diag) {
+    size_t n_bytes = du_model_strips_bytes(inf->model, inf->ctx.kern);
+    int64_t available = du_mem_available_bytes();
+    if (available > 0 && n_bytes > (uint64_t)available / 4 * 3) {
+        return DU_OK;
+    }
+    return du_model_strips_reserve(inf->model, inf->ctx.kern, diag);
+}
+
 static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag) {
     const du_model *model = inf->model;
     du_isa isa = params->force_isa ? params->isa : du_isa_best();
@@ -62,6 +83,9 @@ static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag)
         return du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
                        du_isa_name(isa));
     }
+    inf->ctx.same_bits = params->deterministic;
+    inf->ctx.unload = unload;
+    inf->ctx.unload_user = (void *)(uintptr_t)model;
     du_dtype type = params->auto_cache ? du_infer_auto_cache_type(model) : params->cache_type;
     if (!inf->ctx.kern->qk[type]) {
         return du_fail(diag, DU_EUNSUPPORTED, "%s is no cache type (f32, f16, bf16, q8_0)",
@@ -72,6 +96,9 @@ static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag)
     if (err == DU_OK) {
         err = choose_n_ctx(inf, params, n_sessions, diag);
     }
+    if (err == DU_OK && !params->keep_layout) {
+        err = repack(inf, diag);
+    }
     if (err == DU_OK) {
         err = du_page_pool_init(&inf->pages, du_pages_for(inf->n_ctx) * n_sessions,
                                 inf->kv.page_bytes, diag);
@@ -79,7 +106,7 @@ static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag)
     if (err != DU_OK) {
         return err;
     }
-    inf->n_chunk = params->n_chunk > 0 ? params->n_chunk : 256;
+    inf->n_chunk = params->n_chunk > 0 ? params->n_chunk : 512;
     int64_t n_threads = params->n_threads > 0 ? params->n_threads : du_cpu_n_cores();
     err = du_pool_new(&inf->threads, n_threads, params->pin, diag);
     inf->ctx.pool = inf->threads;
@@ -239,6 +266,7 @@ du_err du_infer_step(du_infer *inf, const du_step_item *items, int64_t n_items, 
     rows r;
     err = err ? err : gather(inf, items, n_items, &r);
     if (err == DU_OK) {
+        inf->ctx.repack_bytes = r.batch.T >= REPACK_ROWS ? SIZE_MAX : REPACK_BYTES;
         err = du_model_forward(&inf->ctx, inf->model, &r.batch);
     }
     if (err == DU_OK) {

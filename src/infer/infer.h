@@ -18,7 +18,10 @@ typedef struct {
     int64_t n_ctx;       /* positions a session may have; 0: what fits in free memory, at most what
                             the model was trained for */
     int64_t n_sessions;  /* how many sessions of n_ctx positions the cache has pages for; 0: 1 */
-    int64_t n_chunk;     /* rows per forward pass of a long prompt; 0: 256 */
+    int64_t n_chunk;     /* rows per forward pass of a long prompt; 0: 512 */
+    bool keep_layout;    /* read weights as they lie in the file, never repack them in memory */
+    bool deterministic;  /* the same bits whatever the chunks and whoever shares a step; without it
+                            many rows may be computed in BF16 where the processor is faster so */
 } du_infer_params;
 
 /* The parameters that suit most: everything 0, auto_cache. */

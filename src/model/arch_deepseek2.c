@@ -253,7 +253,7 @@ typedef struct {
     float *q_absorbed;  /* [T,H,R+P] */
     float *attn_latent; /* [T,H,R] */
     float *heads;       /* [T,H,v] */
-    float *y, *shared;  /* [T,D] */
+    float *y;           /* [T,D] */
 } buffers;
 
 static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers *b) {
@@ -269,9 +269,8 @@ static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers
     b->attn_latent = DU_SCRATCH(ctx, float, T *H *R);
     b->heads = DU_SCRATCH(ctx, float, T *H * hp->v_dim);
     b->y = DU_SCRATCH(ctx, float, T *D);
-    b->shared = DU_SCRATCH(ctx, float, T *D);
     bool all = b->x && b->norm && b->cos && b->sin && b->q_latent && b->q && b->kv &&
-               b->q_absorbed && b->attn_latent && b->heads && b->y && b->shared;
+               b->q_absorbed && b->attn_latent && b->heads && b->y;
     return all ? DU_OK : DU_ENOMEM;
 }
 
@@ -337,17 +336,9 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
 static du_err experts(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
                       const buffers *b, int64_t T) {
     const du_hparams *hp = &model->hp;
-    du_err err = du_moe_fwd(ctx, b->y, b->norm, &w->router, w->router_bias, &hp->router,
-                            &model->experts, i_layer, T, hp->d_ff_expert);
-    if (err != DU_OK || hp->n_shared_expert == 0) {
-        return err;
-    }
-    err = du_ffn_fwd(ctx, b->shared, b->norm, &w->shared_gate, &w->shared_up, &w->shared_down,
-                     "shared_hidden", i_layer, T);
-    if (err == DU_OK) {
-        du_add_fwd(ctx, b->y, b->shared, T, hp->d_model);
-    }
-    return err;
+    const du_expert shared = {w->shared_gate, w->shared_up, w->shared_down};
+    return du_moe_fwd(ctx, b->y, b->norm, &w->router, w->router_bias, &hp->router, &model->experts,
+                      hp->n_shared_expert > 0 ? &shared : NULL, i_layer, T, hp->d_ff_expert);
 }
 
 static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch) {

@@ -213,7 +213,7 @@ static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch)
         err = i < hp->n_dense_layer ? du_ffn_fwd(ctx, b.y, b.norm, &w->ffn_gate, &w->ffn_up,
                                                  &w->ffn_down, "ffn_hidden", i, T)
                                     : du_moe_fwd(ctx, b.y, b.norm, &w->router, NULL, &hp->router,
-                                                 &model->experts, i, T, hp->d_ff_expert);
+                                                 &model->experts, NULL, i, T, hp->d_ff_expert);
         if (err != DU_OK) {
             return err;
         }

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "model/model.h"
+#include "model/strips.h"
 
 #define DU_ARCH_EXTERN(symbol) extern const du_arch symbol;
 #include "model/arch_list.h"
@@ -466,7 +467,11 @@ static du_err load_body(du_model *model, du_diag *diag) {
     model->rope_magnitude = (float)du_hparams_rope_magnitude(hp);
     model->attn_scale = (float)du_hparams_attn_scale(hp);
     model->experts = (du_expert_source){.acquire = acquire_mapped, .user = model};
-    return model->arch->finish ? model->arch->finish(model, diag) : DU_OK;
+    err = model->arch->finish ? model->arch->finish(model, diag) : DU_OK;
+    if (err == DU_OK && du_model_strips_init(model) != DU_OK) {
+        err = du_fail_nomem(diag, "the model");
+    }
+    return err;
 }
 
 du_err du_model_load(du_model **out, du_weights *files, du_diag *diag) {
@@ -498,6 +503,7 @@ void du_model_close(du_model *model) {
     if (!model) {
         return;
     }
+    du_model_strips_done(model);
     du_arena_free(model->arena);
     du_weights_close(model->files);
     du_free(model);

@@ -15,7 +15,8 @@ struct du_model {
     bool fp8;             /* some matrix is F8_E4M3 */
     bool block_quantised; /* some matrix is: activations and cache may be rounded by default */
     du_expert_source experts;
-    du_arena *arena; /* owns what was converted or derived */
+    du_arena *arena;                /* owns what was converted or derived */
+    struct du_model_strips *strips; /* model/strips.h */
 };
 
 /* Loads a model from a GGUF file or a Hugging Face directory.

@@ -44,10 +44,40 @@ static du_err quantize(du_ctx *ctx, du_acts *out, bool fine) {
     return DU_OK;
 }
 
+typedef struct {
+    const du_kern *kern;
+    const du_acts *acts;
+    uint16_t *h;
+} bf16_job;
+
+static void bf16_row(void *arg, int64_t t, int64_t i_thread) {
+    (void)i_thread;
+    const bf16_job *job = arg;
+    const du_acts *a = job->acts;
+    job->kern->kv_store[DU_BF16](job->h + t * a->ldh, a->x + t * a->ldx, a->cols);
+}
+
+/* Rows a little apart from a power of two, so that they do not share few sets of the caches. */
+static du_err make_bf16(du_ctx *ctx, du_acts *out) {
+    out->ldh = out->cols + 32;
+    bf16_job job = {ctx->kern, out, DU_SCRATCH(ctx, uint16_t, out->T * out->ldh)};
+    if (!job.h) {
+        return DU_ENOMEM;
+    }
+    du_pool_run(ctx->pool, bf16_row, &job, out->T);
+    out->h = job.h;
+    return DU_OK;
+}
+
 du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T, int64_t cols,
-                    bool with_q8) {
+                    bool for_blocks) {
     *out = (du_acts){.x = x, .ldx = ldx, .T = T, .cols = cols};
-    return with_q8 ? quantize(ctx, out, false) : DU_OK;
+    if (!for_blocks) {
+        return DU_OK;
+    }
+    bool with_bf16 = !ctx->same_bits && ctx->kern->n_bf16 > 0 && T >= ctx->kern->n_bf16;
+    du_err err = quantize(ctx, out, false);
+    return err == DU_OK && with_bf16 ? make_bf16(ctx, out) : err;
 }
 
 du_err du_acts_make_fine(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T,
@@ -60,6 +90,9 @@ du_acts du_acts_slice(const du_acts *acts, int64_t row0, int64_t n) {
     du_acts s = *acts;
     s.x += row0 * acts->ldx;
     s.T = n;
+    if (acts->h) {
+        s.h += row0 * acts->ldh;
+    }
     if (acts->q) {
         s.q += row0 * acts->cols;
         s.d += row0 * (acts->cols / 32);

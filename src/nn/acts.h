@@ -4,12 +4,12 @@
 
 #include "nn/ctx.h"
 
-/* Describes x [T, cols], rows ldx apart, and, when with_q8, makes its 8-bit form in the scratch
- * arena (needed by block-quantised weights; cols is then a multiple of 32). Returns DU_OK,
- * DU_ENOMEM. */
+/* Describes x [T, cols], rows ldx apart, and, when for_blocks, makes in the scratch arena the forms
+ * that products with block-quantised weights read (cols is then a multiple of 32): 8 bits, and bf16
+ * where many rows are faster so and bits may depend on their number. Returns DU_OK, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T, int64_t cols,
-                    bool with_q8);
+                    bool for_blocks);
 
 /* As with q8, and behind the T rows of the 8-bit form T more: what the rounding of each left, in 8
  * bits too. The sum of both has 15 bits. The f32 form has T rows as before. */

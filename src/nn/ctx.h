@@ -19,8 +19,13 @@ typedef struct {
     du_pool *pool;     /* NULL: run in the calling thread */
     du_arena *scratch; /* released by whoever marked it; layers release what they take */
     const du_kern *kern;
+    bool same_bits; /* a row's bits must not depend on how many rows are computed together */
     du_tap_fn *tap; /* NULL: nobody listens */
     void *tap_user;
+    size_t repack_bytes; /* how many bytes of strips products may still write in this pass */
+    /* Told that stored weights will not be read again soon; NULL: nobody minds */
+    void (*unload)(void *user, const void *p, size_t n_bytes);
+    void *unload_user;
 } du_ctx;
 
 /* Shows an activation to the tap, if there is one: golden dumps, NaN search, importance matrices

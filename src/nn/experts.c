@@ -1,4 +1,4 @@
-/* Routed experts.
+/* Experts, routed and shared.
  *
  * The T*K chosen (token, expert) pairs are the rows of the work. They are sorted by expert, keeping
  * the order of tokens, so that expert e owns the consecutive slots [first[e], first[e+1]):
@@ -7,69 +7,83 @@
  *     expert    0  0  0 | 2 | 7  7
  *     i_token   1  4  9 | 0 | 4  5          which row of x the slot reads
  *
- *   1. gate and up products, gathered through i_token, tasks over (expert, rows of F)
- *   2. SwiGLU per slot, rounded to 8 bits where the down matrix wants it
- *   3. down product, tasks over (expert, rows of D)
- *   4. per token the weighted sum of its K slots, k ascending
+ * The shared experts, one feed-forward of the width FS, own T slots of their own, one per token.
  *
- * Steps 1 and 3 are one parallel region each over all experts, cut into tasks of about equal bytes.
- */
+ *   1. gate and up products, gathered through i_token, and SwiGLU; tasks over (expert, rows of F)
+ *   2. what comes out is rounded to 8 bits where the down matrix wants it
+ *   3. down product, tasks over (expert, rows of D)
+ *   4. per token the weighted sum of its K slots, k ascending, and the shared experts' slot
+ *
+ * Steps 1 and 3 are one parallel region each over all experts, routed and shared. */
 #include "nn/experts.h"
 
 #include <string.h>
 
 #include "nn/acts.h"
 #include "nn/linear.h"
+#include "nn/product.h"
 
+/* The slots of one expert. Their rows of x are i_token[0 .. n_slots), NULL: the tokens in order. */
 typedef struct {
-    int32_t expert;
-    int64_t slot0, n_slots;
+    int32_t expert; /* -1: the shared ones */
+    int64_t n_slots, F;
+    const int32_t *i_token;
     du_expert w;
+    du_product gate_mm, up_mm, down_mm;
+    float *gate, *up;      /* [n_slots, F] */
+    float *out;            /* [n_slots, D] */
+    const du_acts *acts_h; /* of its rows [slot0, slot0 + n_slots) */
+    int64_t slot0;
+    int64_t first_up, first_down; /* its first tasks */
 } group;
 
 typedef struct {
     const du_kern *kern;
     group *groups;
-    int64_t n_groups;
-    const int32_t *i_token;
-    const du_acts *acts_x, *acts_h;
-    float *gate, *up, *out; /* [slots, F], [slots, F], [slots, D] */
-    int64_t F, D, rows_up, rows_down, n_blocks_up, n_blocks_down;
+    int64_t n_groups, D;
+    const du_acts *acts_x;
+    int64_t rows_up, rows_down; /* per task */
 } experts_job;
+
+static int64_t end_of_rows(int64_t row0, int64_t n, int64_t n_rows) {
+    return row0 + n < n_rows ? row0 + n : n_rows;
+}
 
 static void up_task(void *arg, int64_t i_task, int64_t i_thread) {
     (void)i_thread;
     const experts_job *job = arg;
-    const group *g = &job->groups[i_task / job->n_blocks_up];
-    int64_t row0 = i_task % job->n_blocks_up * job->rows_up;
-    int64_t row1 = row0 + job->rows_up < job->F ? row0 + job->rows_up : job->F;
-    const int32_t *i_row = job->i_token + g->slot0;
-    float *gate = job->gate + g->slot0 * job->F, *up = job->up + g->slot0 * job->F;
-    job->kern->mm[g->w.gate.dtype](gate, job->F, &g->w.gate, row0, row1, job->acts_x, i_row,
-                                   g->n_slots);
-    job->kern->mm[g->w.up.dtype](up, job->F, &g->w.up, row0, row1, job->acts_x, i_row, g->n_slots);
+    const group *g = &job->groups[job->n_groups - 1];
+    while (g->first_up > i_task) {
+        g--;
+    }
+    int64_t row0 = (i_task - g->first_up) * job->rows_up;
+    int64_t row1 = end_of_rows(row0, job->rows_up, g->F);
+    du_product_run(&g->gate_mm, g->gate, g->F, row0, row1, job->acts_x, g->i_token, g->n_slots);
+    du_product_run(&g->up_mm, g->up, g->F, row0, row1, job->acts_x, g->i_token, g->n_slots);
     for (int64_t s = 0; s < g->n_slots; s++) {
-        float *h = gate + s * job->F + row0;
-        job->kern->swiglu(h, h, up + s * job->F + row0, row1 - row0);
+        float *h = g->gate + s * g->F + row0;
+        job->kern->swiglu(h, h, g->up + s * g->F + row0, row1 - row0);
     }
 }
 
 static void down_task(void *arg, int64_t i_task, int64_t i_thread) {
     (void)i_thread;
     const experts_job *job = arg;
-    const group *g = &job->groups[i_task / job->n_blocks_down];
-    int64_t row0 = i_task % job->n_blocks_down * job->rows_down;
-    int64_t row1 = row0 + job->rows_down < job->D ? row0 + job->rows_down : job->D;
-    du_acts acts = du_acts_slice(job->acts_h, g->slot0, g->n_slots);
-    job->kern->mm[g->w.down.dtype](job->out + g->slot0 * job->D, job->D, &g->w.down, row0, row1,
-                                   &acts, NULL, g->n_slots);
+    const group *g = &job->groups[job->n_groups - 1];
+    while (g->first_down > i_task) {
+        g--;
+    }
+    int64_t row0 = (i_task - g->first_down) * job->rows_down;
+    int64_t row1 = end_of_rows(row0, job->rows_down, job->D);
+    du_acts acts = du_acts_slice(g->acts_h, g->slot0, g->n_slots);
+    du_product_run(&g->down_mm, g->out, job->D, row0, row1, &acts, NULL, g->n_slots);
 }
 
 typedef struct {
     const du_kern *kern;
     float *y;
-    const float *out, *weights;
-    const int32_t *slot_of; /* [T,K] */
+    const float *out, *weights, *shared; /* shared [T,D] or NULL */
+    const int32_t *slot_of;              /* [T,K] */
     int64_t K, D;
 } combine_job;
 
@@ -81,6 +95,9 @@ static void combine_token(void *arg, int64_t t, int64_t i_thread) {
     for (int64_t k = 0; k < job->K; k++) {
         int64_t i = t * job->K + k;
         job->kern->axpy(y, job->weights[i], job->out + job->slot_of[i] * job->D, job->D);
+    }
+    if (job->shared) {
+        job->kern->add(y, job->shared + t * job->D, job->D);
     }
 }
 
@@ -97,7 +114,8 @@ static int64_t sort_by_expert(group *groups, int32_t *i_token, int32_t *slot_of,
         int64_t n = next[e];
         next[e] = slot;
         if (n > 0) {
-            groups[n_groups++] = (group){.expert = (int32_t)e, .slot0 = slot, .n_slots = n};
+            groups[n_groups++] = (group){
+                .expert = (int32_t)e, .slot0 = slot, .n_slots = n, .i_token = i_token + slot};
         }
         slot += n;
     }
@@ -143,82 +161,159 @@ static bool any_block_type(const group *groups, int64_t n, bool down) {
 static void tap_groups(const du_ctx *ctx, const experts_job *job, const float *x, int64_t layer) {
     for (int64_t i = 0; ctx->tap && i < job->n_groups; i++) {
         const group *g = &job->groups[i];
-        for (int64_t s = g->slot0; s < g->slot0 + g->n_slots; s++) {
-            ctx->tap(ctx->tap_user, "expert_in", layer, g->expert, x + job->i_token[s] * job->D, 1,
+        if (g->expert < 0) {
+            du_tap(ctx, "shared_hidden", layer, g->gate, g->n_slots, g->F);
+            continue;
+        }
+        for (int64_t s = 0; s < g->n_slots; s++) {
+            ctx->tap(ctx->tap_user, "expert_in", layer, g->expert, x + g->i_token[s] * job->D, 1,
                      job->D);
         }
-        ctx->tap(ctx->tap_user, "expert_hidden", layer, g->expert, job->gate + g->slot0 * job->F,
-                 g->n_slots, job->F);
+        ctx->tap(ctx->tap_user, "expert_hidden", layer, g->expert, g->gate, g->n_slots, g->F);
     }
 }
 
-/* Steps 1 to 3 into job->out. */
-static du_err run_products(du_ctx *ctx, experts_job *job, const float *x, int64_t layer, int64_t T,
-                           int64_t n_slots) {
-    int64_t D = job->D, F = job->F;
-    du_acts acts_x, acts_h;
-    job->kern = ctx->kern;
-    job->gate = DU_SCRATCH(ctx, float, n_slots *F);
-    job->up = DU_SCRATCH(ctx, float, n_slots *F);
-    if (!job->gate || !job->up) {
+/* Rows per task so that every thread gets many tasks of one size: about 16. */
+static int64_t rows_per_task(const du_ctx *ctx, int64_t all_rows) {
+    int64_t share = all_rows / (16 * du_pool_n_threads(ctx->pool));
+    return share < 32 ? 32 : share / 32 * 32;
+}
+
+/* Step 1 over all groups. */
+static void run_up(du_ctx *ctx, experts_job *job) {
+    int64_t all_rows = 0, n_tasks = 0;
+    for (int64_t i = 0; i < job->n_groups; i++) {
+        all_rows += job->groups[i].F;
+    }
+    job->rows_up = rows_per_task(ctx, all_rows);
+    for (int64_t i = 0; i < job->n_groups; i++) {
+        group *g = &job->groups[i];
+        g->first_up = n_tasks;
+        n_tasks += (g->F + job->rows_up - 1) / job->rows_up;
+        g->gate_mm = du_product_begin(ctx, &g->w.gate);
+        g->up_mm = du_product_begin(ctx, &g->w.up);
+    }
+    du_pool_run(ctx->pool, up_task, job, n_tasks);
+    for (int64_t i = 0; i < job->n_groups; i++) {
+        du_product_end(ctx, &job->groups[i].gate_mm);
+        du_product_end(ctx, &job->groups[i].up_mm);
+    }
+}
+
+/* Step 3 over all groups. */
+static void run_down(du_ctx *ctx, experts_job *job) {
+    int64_t n_tasks = 0;
+    job->rows_down = rows_per_task(ctx, job->n_groups * job->D);
+    for (int64_t i = 0; i < job->n_groups; i++) {
+        group *g = &job->groups[i];
+        g->first_down = n_tasks;
+        n_tasks += (job->D + job->rows_down - 1) / job->rows_down;
+        g->down_mm = du_product_begin(ctx, &g->w.down);
+    }
+    du_pool_run(ctx->pool, down_task, job, n_tasks);
+    for (int64_t i = 0; i < job->n_groups; i++) {
+        du_product_end(ctx, &job->groups[i].down_mm);
+    }
+}
+
+/* The hidden rows of `n` groups from `groups` on, all of one width, as what their down matrices
+ * read. */
+typedef struct {
+    float *gate, *up, *out; /* [n_slots, F], [n_slots, F], [n_slots, D] */
+    int64_t n_slots, F;
+    du_acts acts;
+} hidden;
+
+static du_err take_hidden(du_ctx *ctx, hidden *h, group *groups, int64_t n, int64_t D) {
+    h->gate = DU_SCRATCH(ctx, float, h->n_slots * h->F);
+    h->up = DU_SCRATCH(ctx, float, h->n_slots * h->F);
+    h->out = DU_SCRATCH(ctx, float, h->n_slots *D);
+    if (!h->gate || !h->up || !h->out) {
         return DU_ENOMEM;
     }
-    du_err err =
-        du_acts_make(ctx, &acts_x, x, D, T, D, any_block_type(job->groups, job->n_groups, false));
-    if (err != DU_OK) {
-        return err;
+    for (int64_t i = 0; i < n; i++) {
+        group *g = &groups[i];
+        g->F = h->F;
+        g->gate = h->gate + g->slot0 * h->F;
+        g->up = h->up + g->slot0 * h->F;
+        g->out = h->out + g->slot0 * D;
+        g->acts_h = &h->acts;
     }
-    const group *first = &job->groups[0];
-    job->acts_x = &acts_x;
-    job->rows_up = du_linear_rows_per_task(ctx, &first->w.gate, n_slots / job->n_groups);
-    job->n_blocks_up = (F + job->rows_up - 1) / job->rows_up;
-    du_pool_run(ctx->pool, up_task, job, job->n_groups * job->n_blocks_up);
-    tap_groups(ctx, job, x, layer);
-
-    err = du_acts_make(ctx, &acts_h, job->gate, F, n_slots, F,
-                       any_block_type(job->groups, job->n_groups, true));
-    if (err != DU_OK) {
-        return err;
-    }
-    job->acts_h = &acts_h;
-    job->rows_down = du_linear_rows_per_task(ctx, &first->w.down, n_slots / job->n_groups);
-    job->n_blocks_down = (D + job->rows_down - 1) / job->rows_down;
-    du_pool_run(ctx->pool, down_task, job, job->n_groups * job->n_blocks_down);
     return DU_OK;
 }
 
+static du_err round_hidden(du_ctx *ctx, hidden *h, const group *groups, int64_t n) {
+    return du_acts_make(ctx, &h->acts, h->gate, h->F, h->n_slots, h->F,
+                        any_block_type(groups, n, true));
+}
+
+/* Steps 1 to 3; the shared experts are the last group. */
+static du_err run_products(du_ctx *ctx, experts_job *job, hidden *routed, hidden *shared,
+                           const float *x, int64_t layer, int64_t T) {
+    int64_t n_shared = shared->F > 0 ? 1 : 0, n_routed = job->n_groups - n_shared, D = job->D;
+    group *groups = job->groups, *last = groups + n_routed;
+    du_acts acts_x;
+    du_err err = take_hidden(ctx, routed, groups, n_routed, D);
+    err = err ? err : take_hidden(ctx, shared, last, n_shared, D);
+    err =
+        err ? err
+            : du_acts_make(ctx, &acts_x, x, D, T, D, any_block_type(groups, job->n_groups, false));
+    if (err != DU_OK) {
+        return err;
+    }
+    job->kern = ctx->kern;
+    job->acts_x = &acts_x;
+    run_up(ctx, job);
+    tap_groups(ctx, job, x, layer);
+    err = round_hidden(ctx, routed, groups, n_routed);
+    if (err == DU_OK && n_shared > 0) {
+        err = round_hidden(ctx, shared, last, n_shared);
+    }
+    if (err == DU_OK) {
+        run_down(ctx, job);
+    }
+    return err;
+}
+
+static void prefetch(du_ctx *ctx, const du_expert_source *src, int64_t layer, const group *groups,
+                     int64_t n) {
+    int32_t *wanted = src->prefetch ? DU_SCRATCH(ctx, int32_t, n) : NULL;
+    for (int64_t i = 0; wanted && i < n; i++) {
+        wanted[i] = groups[i].expert;
+    }
+    if (wanted) {
+        src->prefetch(src, layer, wanted, n);
+    }
+}
+
 du_err du_experts_fwd(du_ctx *ctx, float *y, const float *x, const int32_t *ids,
-                      const float *weights, const du_expert_source *src, int64_t layer,
-                      int64_t n_expert, int64_t K, int64_t T, int64_t D, int64_t F) {
+                      const float *weights, const du_expert_source *src, const du_expert *shared,
+                      int64_t layer, int64_t n_expert, int64_t K, int64_t T, int64_t D, int64_t F) {
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
-    int64_t n_slots = T * K, n_acquired = 0;
-    int32_t *i_token = DU_SCRATCH(ctx, int32_t, n_slots);
-    int32_t *slot_of = DU_SCRATCH(ctx, int32_t, n_slots);
+    hidden routed_h = {.n_slots = T * K, .F = F};
+    hidden shared_h = {.n_slots = T, .F = shared ? shared->gate.rows : 0};
+    int32_t *i_token = DU_SCRATCH(ctx, int32_t, T * K);
+    int32_t *slot_of = DU_SCRATCH(ctx, int32_t, T * K);
     int64_t *next = DU_SCRATCH(ctx, int64_t, n_expert);
-    group *groups = DU_SCRATCH(ctx, group, n_expert);
-    float *out = DU_SCRATCH(ctx, float, n_slots *D);
-    du_err err = i_token && slot_of && next && groups && out ? DU_OK : DU_ENOMEM;
+    group *groups = DU_SCRATCH(ctx, group, n_expert + 1);
+    du_err err = i_token && slot_of && next && groups ? DU_OK : DU_ENOMEM;
     if (err != DU_OK) {
         goto done;
     }
-    experts_job job = {.groups = groups, .i_token = i_token, .out = out, .F = F, .D = D};
-    job.n_groups = sort_by_expert(groups, i_token, slot_of, next, ids, n_expert, K, T);
-    if (src->prefetch) {
-        int32_t *wanted = DU_SCRATCH(ctx, int32_t, job.n_groups);
-        for (int64_t i = 0; wanted && i < job.n_groups; i++) {
-            wanted[i] = groups[i].expert;
-        }
-        if (wanted) {
-            src->prefetch(src, layer, wanted, job.n_groups);
-        }
+    int64_t n_acquired = 0, n = sort_by_expert(groups, i_token, slot_of, next, ids, n_expert, K, T);
+    experts_job job = {.groups = groups, .n_groups = n + (shared ? 1 : 0), .D = D};
+    if (shared) {
+        groups[n] = (group){.expert = -1, .n_slots = T, .w = *shared};
     }
-    err = acquire_all(src, layer, groups, job.n_groups, &n_acquired);
+    prefetch(ctx, src, layer, groups, n);
+    err = acquire_all(src, layer, groups, n, &n_acquired);
     if (err == DU_OK) {
-        err = run_products(ctx, &job, x, layer, T, n_slots);
+        err = run_products(ctx, &job, &routed_h, &shared_h, x, layer, T);
     }
     release_all(src, layer, groups, n_acquired);
     if (err == DU_OK) {
-        combine_job combine = {ctx->kern, y, out, weights, slot_of, K, D};
+        const float *of_shared = shared ? shared_h.out : NULL;
+        combine_job combine = {ctx->kern, y, routed_h.out, weights, of_shared, slot_of, K, D};
         du_pool_run(T > 4 ? ctx->pool : NULL, combine_token, &combine, T);
     }
 done:

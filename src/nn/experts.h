@@ -23,13 +23,14 @@ struct du_expert_source {
     void *user;
 };
 
-/* y[t] = sum_k weights[t,k] * down_e (silu(gate_e x[t]) * up_e x[t]), e = ids[t,k], k ascending
- * y [T,D] f32 out; x [T,D] f32; ids, weights [T,K]
+/* y[t] = sum_k weights[t,k] * down_e (silu(gate_e x[t]) * up_e x[t]), e = ids[t,k], k ascending,
+ *        + down_s (silu(gate_s x[t]) * up_s x[t]) of the shared experts s, if there are any
+ * y [T,D] f32 out; x [T,D] f32; ids, weights [T,K]; shared NULL: none
  * Every (token, expert) pair is computed by itself, so that a token's result does not depend on its
  * neighbours. Returns DU_OK, DU_ENOMEM (scratch), or the source's error. */
 DU_NODISCARD
 du_err du_experts_fwd(du_ctx *ctx, float *y, const float *x, const int32_t *ids,
-                      const float *weights, const du_expert_source *src, int64_t layer,
-                      int64_t n_expert, int64_t K, int64_t T, int64_t D, int64_t F);
+                      const float *weights, const du_expert_source *src, const du_expert *shared,
+                      int64_t layer, int64_t n_expert, int64_t K, int64_t T, int64_t D, int64_t F);
 
 #endif

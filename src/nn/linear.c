@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "nn/acts.h"
+#include "nn/product.h"
 
 /* A task should read tens of kilobytes of weights: less is lost in handing out, more leaves a
  * thread waiting at the end. Rows are independent, so the split never changes a bit. */
@@ -21,6 +22,7 @@ int64_t du_linear_rows_per_task(const du_ctx *ctx, const du_mat *w, int64_t T) {
 typedef struct {
     const du_kern *kern;
     const du_linear_out *outs;
+    const du_product *products; /* [n_out] */
     const du_acts *acts;       /* of x; when fine, of rows x and then of what their rounding left */
     const int64_t *first_task; /* [n_out] */
     const int64_t *rows;       /* [n_out] rows per task */
@@ -30,12 +32,13 @@ typedef struct {
 } linear_job;
 
 /* y = product with the rounded x + product with what the rounding left */
-static void fine_product(const linear_job *job, const du_linear_out *out, int64_t row0,
-                         int64_t row1, int64_t i_thread) {
+static void fine_product(const linear_job *job, int64_t i, int64_t row0, int64_t row1,
+                         int64_t i_thread) {
+    const du_linear_out *out = &job->outs[i];
     int64_t T = job->T, n = row1 - row0;
     float *sums = job->sums + i_thread * 2 * T * job->ld_sums;
-    job->kern->mm[out->w->dtype](sums - row0, job->ld_sums, out->w, row0, row1, job->acts, NULL,
-                                 2 * T);
+    du_product_run(&job->products[i], sums - row0, job->ld_sums, row0, row1, job->acts, NULL,
+                   2 * T);
     for (int64_t t = 0; t < T; t++) {
         float *y = out->y + t * out->ldy + row0;
         memcpy(y, sums + t * job->ld_sums, (size_t)n * sizeof *y);
@@ -53,9 +56,9 @@ static void linear_task(void *arg, int64_t i_task, int64_t i_thread) {
     int64_t row0 = (i_task - job->first_task[i]) * job->rows[i];
     int64_t row1 = row0 + job->rows[i] < out->w->rows ? row0 + job->rows[i] : out->w->rows;
     if (job->sums && du_dtype_is_block(out->w->dtype)) {
-        fine_product(job, out, row0, row1, i_thread);
+        fine_product(job, i, row0, row1, i_thread);
     } else {
-        job->kern->mm[out->w->dtype](out->y, out->ldy, out->w, row0, row1, job->acts, NULL, job->T);
+        du_product_run(&job->products[i], out->y, out->ldy, row0, row1, job->acts, NULL, job->T);
     }
     if (!out->bias) {
         return;
@@ -69,6 +72,7 @@ static du_err linear(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, cons
                      int64_t ldx, int64_t T, bool fine) {
     enum { MAX_OUT = 8 };
     DU_CHECK(n_out >= 1 && n_out <= MAX_OUT);
+    du_product products[MAX_OUT];
     int64_t first_task[MAX_OUT], rows[MAX_OUT], n_tasks = 0, rows_max = 0, cols = outs[0].w->cols;
     bool with_q8 = false;
     for (int64_t i = 0; i < n_out; i++) {
@@ -80,7 +84,7 @@ static du_err linear(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, cons
     }
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     du_acts acts;
-    linear_job job = {ctx->kern, outs, &acts, first_task, rows, n_out, T, NULL, rows_max};
+    linear_job job = {ctx->kern, outs, products, &acts, first_task, rows, n_out, T, NULL, rows_max};
     du_err err = DU_OK;
     fine = fine && with_q8;
     if (fine) {
@@ -89,8 +93,14 @@ static du_err linear(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, cons
     } else {
         err = du_acts_make(ctx, &acts, x, ldx, T, cols, with_q8);
     }
+    for (int64_t i = 0; err == DU_OK && i < n_out; i++) {
+        products[i] = du_product_begin(ctx, outs[i].w);
+    }
     if (err == DU_OK) {
         du_pool_run(ctx->pool, linear_task, &job, n_tasks);
+    }
+    for (int64_t i = 0; err == DU_OK && i < n_out; i++) {
+        du_product_end(ctx, &products[i]);
     }
     du_arena_release(ctx->scratch, mark);
     return err;
@@ -107,9 +117,8 @@ du_err du_linear_fine_fwd(du_ctx *ctx, const du_linear_out *outs, int64_t n_out,
 }
 
 typedef struct {
-    const du_kern *kern;
     float *y;
-    const du_mat *w;
+    const du_product *products; /* [H] */
     const du_acts *acts;
     const int32_t *i_row; /* [H, T]: rows of acts that head h reads */
     int64_t ld_y, H, T, rows_per_task, n_blocks;
@@ -119,10 +128,10 @@ static void heads_task(void *arg, int64_t i_task, int64_t i_thread) {
     (void)i_thread;
     const heads_job *job = arg;
     int64_t h = i_task / job->n_blocks, row0 = i_task % job->n_blocks * job->rows_per_task;
-    const du_mat *w = &job->w[h];
-    int64_t row1 = row0 + job->rows_per_task < w->rows ? row0 + job->rows_per_task : w->rows;
-    job->kern->mm[w->dtype](job->y + h * job->ld_y, job->H * job->ld_y, w, row0, row1, job->acts,
-                            job->i_row + h * job->T, job->T);
+    const du_product *p = &job->products[h];
+    int64_t row1 = row0 + job->rows_per_task < p->w->rows ? row0 + job->rows_per_task : p->w->rows;
+    du_product_run(p, job->y + h * job->ld_y, job->H * job->ld_y, row0, row1, job->acts,
+                   job->i_row + h * job->T, job->T);
 }
 
 du_err du_heads_fwd(du_ctx *ctx, float *y, int64_t ld_y, const du_mat *w, const float *x,
@@ -130,12 +139,14 @@ du_err du_heads_fwd(du_ctx *ctx, float *y, int64_t ld_y, const du_mat *w, const 
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     du_acts acts;
     int32_t *i_row = DU_SCRATCH(ctx, int32_t, H * T);
-    du_err err = i_row ? DU_OK : DU_ENOMEM;
+    du_product *products = DU_SCRATCH(ctx, du_product, H);
+    du_err err = i_row && products ? DU_OK : DU_ENOMEM;
     if (err == DU_OK) {
         err = du_acts_make(ctx, &acts, x, ld_x, T * H, w->cols, du_dtype_is_block(w->dtype));
     }
     if (err == DU_OK) {
         for (int64_t h = 0; h < H; h++) {
+            products[h] = du_product_begin(ctx, &w[h]);
             for (int64_t t = 0; t < T; t++) {
                 i_row[h * T + t] = (int32_t)(t * H + h);
             }
@@ -143,8 +154,11 @@ du_err du_heads_fwd(du_ctx *ctx, float *y, int64_t ld_y, const du_mat *w, const 
         int64_t rows =
             H >= du_pool_n_threads(ctx->pool) * 4 ? w->rows : du_linear_rows_per_task(ctx, w, T);
         int64_t n_blocks = (w->rows + rows - 1) / rows;
-        heads_job job = {ctx->kern, y, w, &acts, i_row, ld_y, H, T, rows, n_blocks};
+        heads_job job = {y, products, &acts, i_row, ld_y, H, T, rows, n_blocks};
         du_pool_run(ctx->pool, heads_task, &job, H * n_blocks);
+        for (int64_t h = 0; h < H; h++) {
+            du_product_end(ctx, &products[h]);
+        }
     }
     du_arena_release(ctx->scratch, mark);
     return err;

@@ -22,7 +22,8 @@ static fixture fixture_open(const char *name) {
     fixture f = {.model = open_fixture(name)};
     f.V = f.model->hp.n_vocab;
     read_ids(name, "ids.txt", f.ids, N);
-    du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_threads = 1});
+    du_infer *inf = open_infer(
+        f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_threads = 1});
     du_session *s = open_session(inf);
     f.want = all_logits(s, f.ids, N);
     du_session_free(s);
@@ -48,7 +49,8 @@ static void chunks_and_threads_do_not_change_bits(void **state) {
     for (int64_t k = 0; k < n_models; k++) {
         fixture f = fixture_open(names[k]);
         for (size_t i = 0; i < 4; i++) {
-            du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true,
+            du_infer *inf = open_infer(f.model, (du_infer_params){.deterministic = true,
+                                                                  .auto_cache = true,
                                                                   .n_threads = threads[i],
                                                                   .n_chunk = chunks[i]});
             du_session *s = open_session(inf);
@@ -70,7 +72,8 @@ static void rewinding_and_forking_keep_bits(void **state) {
     du_diag_reset(&diag);
     for (int64_t k = 0; k < n_models; k++) {
         fixture f = fixture_open(names[k]);
-        du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_sessions = 2});
+        du_infer *inf = open_infer(
+            f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_sessions = 2});
         int64_t free_before = du_infer_pages_free(inf);
         du_session *s = open_session(inf), *fork;
         int32_t other[N];
@@ -103,7 +106,8 @@ static void batch_neighbours_do_not_change_bits(void **state) {
     du_diag_reset(&diag);
     for (int64_t k = 0; k < n_models; k++) {
         fixture f = fixture_open(names[k]);
-        du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_sessions = 3});
+        du_infer *inf = open_infer(
+            f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_sessions = 3});
         du_session *s[3];
         float *logits[3];
         int32_t reversed[N];
@@ -141,7 +145,8 @@ static void saved_and_restored_cache_keeps_bits(void **state) {
     char *path = du_path_join(dir, "session");
     for (int64_t k = 0; k < n_models; k++) {
         fixture f = fixture_open(names[k]);
-        du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_sessions = 2});
+        du_infer *inf = open_infer(
+            f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_sessions = 2});
         du_session *s = open_session(inf), *back = open_session(inf);
         assert_ok(du_session_sync(s, f.ids, 45, NULL, NULL, &diag), &diag);
         assert_ok(du_session_save(s, path, &diag), &diag);
@@ -204,7 +209,8 @@ static void rounded_caches_are_near(void **state) {
     for (int64_t k = 0; k < n_models; k++) {
         fixture f = fixture_open(names[k]);
         for (size_t c = 0; c < 3; c++) {
-            du_infer_params params = {.cache_type = caches[c].type, .n_ctx = 256};
+            du_infer_params params = {
+                .deterministic = true, .cache_type = caches[c].type, .n_ctx = 256};
             du_kv_layout kv;
             du_diag diag;
             du_diag_reset(&diag);
@@ -263,7 +269,8 @@ static void a_saved_session_holds_nothing_of_others(void **state) {
     for (int64_t k = 0; k < n_models; k++) {
         fixture f = fixture_open(names[k]);
         for (int used = 0; used < 2; used++) {
-            du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_ctx = 64});
+            du_infer *inf = open_infer(
+                f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_ctx = 64});
             du_session *other = open_session(inf), *s = open_session(inf);
             if (used) {
                 assert_ok(du_session_sync(other, f.ids + 4, N - 4, NULL, NULL, &diag), &diag);
@@ -292,7 +299,8 @@ static void a_failed_step_gives_its_pages_back(void **state) {
     (void)state;
     du_diag diag;
     fixture f = fixture_open(names[0]);
-    du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_ctx = 64});
+    du_infer *inf = open_infer(
+        f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_ctx = 64});
     du_session *first = open_session(inf), *second = open_session(inf); /* one page for both */
     du_step_item items[] = {{first, f.ids, 3, 0, NULL}, {second, f.ids, 3, 0, NULL}};
     assert_int_equal(du_infer_pages_free(inf), 1);
@@ -309,7 +317,8 @@ static void limits_are_errors(void **state) {
     (void)state;
     du_diag diag;
     fixture f = fixture_open(names[0]);
-    du_infer *inf = open_infer(f.model, (du_infer_params){.auto_cache = true, .n_ctx = 50});
+    du_infer *inf = open_infer(
+        f.model, (du_infer_params){.deterministic = true, .auto_cache = true, .n_ctx = 50});
     du_session *s = open_session(inf);
     assert_fails(du_session_sync(s, f.ids, 51, NULL, NULL, &diag), DU_ELIMIT, &diag,
                  "context is full");
