@@ -163,7 +163,12 @@ static uint64_t read_sum(const void *p, int64_t n) {
         }
     }
     __m512i half0 = _mm512_add_epi64(acc[0], acc[1]), half1 = _mm512_add_epi64(acc[2], acc[3]);
-    return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(half0, half1));
+    uint64_t lanes[8], sum = 0;
+    _mm512_storeu_si512(lanes, _mm512_add_epi64(half0, half1));
+    for (int k = 0; k < 8; k++) {
+        sum += lanes[k];
+    }
+    return sum;
 }
 
 void du_kern_fill_probe_avx512(du_kern *k) {
