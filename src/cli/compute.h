@@ -13,8 +13,7 @@ extern const size_t du_cli_n_compute_opts;
 /* The seed that --seed names; without it a different one in every run. */
 uint64_t du_cli_seed(void);
 
-/* Does --deterministic ask for bits that the default might not give? The default keeps the same
- * contract today, so that the two compute alike and the option costs nothing. */
+/* Was --deterministic given? */
 bool du_cli_deterministic(void);
 
 /* What --threads, --pin, --ctx, --cache-type and --isa say. */

@@ -140,6 +140,19 @@ void du_infer_free(du_infer *inf) {
     du_free(inf);
 }
 
+void du_infer_set_deterministic(du_infer *inf, bool deterministic) {
+    inf->ctx.same_bits = deterministic;
+}
+
+bool du_infer_rounds_many_rows(const du_infer *inf, int64_t n_rows) {
+    int64_t from = inf->ctx.kern->n_bf16;
+    return inf->model->block_quantised && from > 0 && n_rows >= from;
+}
+
+void du_infer_repack(du_infer *inf) {
+    du_model_strips_write(&inf->ctx, inf->model);
+}
+
 const du_model *du_infer_model(const du_infer *inf) {
     return inf->model;
 }

@@ -44,6 +44,15 @@ int64_t du_infer_n_chunk(const du_infer *inf);
 du_isa du_infer_isa(const du_infer *inf);
 int64_t du_infer_pages_free(const du_infer *inf);
 
+/* Turns params.deterministic on or off, and tells whether that changes what steps of so many rows
+ * compute on this machine. */
+void du_infer_set_deterministic(du_infer *inf, bool deterministic);
+bool du_infer_rounds_many_rows(const du_infer *inf, int64_t n_rows);
+
+/* Rewrites now all weights that steps would rewrite as they come across them, so that what follows
+ * runs at full speed. */
+void du_infer_repack(du_infer *inf);
+
 /* Listens to activations (nn/ctx.h); NULL stops. */
 void du_infer_set_tap(du_infer *inf, du_tap_fn *tap, void *user);
 

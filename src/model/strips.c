@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "kern/strips.h"
+#include "nn/product.h"
 
 struct du_model_strips {
     pthread_mutex_t lock;
@@ -113,4 +114,32 @@ du_err du_model_strips_reserve(const du_model *model, const du_kern *kern, du_di
     }
     pthread_mutex_unlock(&s->lock);
     return err;
+}
+
+typedef struct {
+    const du_product *p;
+    int64_t rows; /* per task */
+} write_job;
+
+static void write_task(void *arg, int64_t i_task, int64_t i_thread) {
+    (void)i_thread;
+    const write_job *job = arg;
+    int64_t row0 = i_task * job->rows, row1 = row0 + job->rows;
+    job->p->write(job->p->w, row0, row1 < job->p->w->rows ? row1 : job->p->w->rows);
+}
+
+static void write_strips(void *user, du_mat *m) {
+    du_ctx *ctx = user;
+    du_product p = du_product_begin(ctx, m);
+    if (p.write) {
+        int64_t rows = m->rows / du_pool_n_threads(ctx->pool) / DU_STRIP_ROWS * DU_STRIP_ROWS;
+        write_job job = {&p, rows < DU_STRIP_ROWS ? DU_STRIP_ROWS : rows};
+        du_pool_run(ctx->pool, write_task, &job, (m->rows + job.rows - 1) / job.rows);
+    }
+    du_product_end(ctx, &p);
+}
+
+void du_model_strips_write(du_ctx *ctx, const du_model *model) {
+    ctx->repack_bytes = SIZE_MAX;
+    visit_all(model, write_strips, ctx);
 }

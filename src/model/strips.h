@@ -13,6 +13,9 @@ size_t du_model_strips_bytes(const du_model *model, const du_kern *kern);
 DU_NODISCARD
 du_err du_model_strips_reserve(const du_model *model, const du_kern *kern, du_diag *diag);
 
+/* Writes the strips of all matrices that have room and were not written yet. */
+void du_model_strips_write(du_ctx *ctx, const du_model *model);
+
 /* Called when a model is loaded and closed. */
 DU_NODISCARD
 du_err du_model_strips_init(du_model *model);
