@@ -383,8 +383,8 @@ static du_err print(bench *b, du_diag *diag) {
 }
 
 static void start_table(bench *b) {
-    static const char *const heads[] = {"test",     "tokens",    "context", "sequences", "tok/s",
-                                        "MB/token", "bandwidth", "int8",    "determ.",   "J/token"};
+    static const char *const heads[] = {"test",     "tokens",    "context", "seqs",    "tok/s",
+                                        "MB/token", "bandwidth", "int8",    "determ.", "J/token"};
     b->table = (du_cli_table){.n_columns = b->has_energy ? 10 : 9, .right = "lrrrrrrrrr"};
     for (int64_t i = 0; i < b->table.n_columns; i++) {
         du_cli_table_add(&b->table, "%s", heads[i]);
