@@ -12,7 +12,8 @@
 enum {
     N_TOKENS = 32,         /* tokens of a tile */
     N_QUAD = 4,            /* tokens computed side by side */
-    PREFETCH_BYTES = 3072, /* how far ahead of the codes in use the next are asked for */
+    N_STREAM = 2,          /* for up to so many tokens memory is the limit */
+    PREFETCH_BYTES = 2560, /* how far ahead of the codes in use the next are asked for */
 };
 
 /* The tokens of a tile and, for eight groups of columns, what they need beside q and d. */
@@ -161,7 +162,7 @@ INLINE void add_groups(strip_traits k, int R, const strip s[2], tokens *x, int64
         UNROLL
         for (int m = 0; m < R; m++) {
             load_group(k, &w[m], s[m], g);
-            if (R == 1) {
+            if (n <= N_STREAM) {
                 prefetch_codes(k, s[m], g);
             }
         }
@@ -213,12 +214,10 @@ INLINE void mm(strip_traits k, size_t strip_bytes, float *y, int64_t ldy, const 
             chosen.d[i] = x->d + at / 32;
             chosen.sum[i] = x->sum + at / 16;
         }
-        /* For one token memory is the limit, and one stream of weights is read best. */
-        const int64_t step = n == 1 ? DU_STRIP_ROWS : 2 * DU_STRIP_ROWS;
-        for (int64_t r = row0; r < row1; r += step) {
+        for (int64_t r = row0; r < row1; r += 2 * DU_STRIP_ROWS) {
             const uint8_t *at = w->strips->data + (size_t)(r / DU_STRIP_ROWS) * strip_bytes;
             strip s[2] = {{at, at + codes_at}, {at + strip_bytes, at + strip_bytes + codes_at}};
-            if (n > 1 && row1 - r > DU_STRIP_ROWS) {
+            if (row1 - r > DU_STRIP_ROWS) {
                 mm_tile(k, 2, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols);
             } else {
                 mm_tile(k, 1, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols);
