@@ -90,11 +90,12 @@ static void work(du_pool *pool, int64_t i_thread) {
     }
 }
 
-static void pin_to(int64_t index) {
+/* The core of thread `index` alone. */
+static cpu_set_t core_of(int64_t index) {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(du_cpu_of_thread(index), &one);
-    sched_setaffinity(0, sizeof one, &one);
+    return one;
 }
 
 static bool has_signal(du_pool *pool, int64_t seen) {
@@ -137,9 +138,6 @@ static void wait_for_signal(du_pool *pool, uint32_t seen) {
 static void *worker_main(void *arg) {
     worker *w = arg;
     du_pool *pool = w->pool;
-    if (pool->pin) {
-        pin_to(w->index);
-    }
     uint32_t seen = 0;
     for (;;) {
         wait_for_signal(pool, seen);
@@ -156,6 +154,19 @@ static void publish_signal(du_pool *pool) {
     if (atomic_load(&pool->n_sleeping) > 0) {
         futex_wake(&pool->signal, INT_MAX);
     }
+}
+
+/* A worker that is pinned begins on its core: on that of its creator it might never run. */
+static bool start_worker(worker *w) {
+    pthread_attr_t attr;
+    cpu_set_t core = core_of(w->index);
+    if (pthread_attr_init(&attr) != 0) {
+        return false;
+    }
+    bool placed = !w->pool->pin || pthread_attr_setaffinity_np(&attr, sizeof core, &core) == 0;
+    bool started = placed && pthread_create(&w->thread, &attr, worker_main, w) == 0;
+    pthread_attr_destroy(&attr);
+    return started;
 }
 
 du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
@@ -176,7 +187,7 @@ du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
     for (int64_t i = 0; i < n_threads - 1; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .index = i + 1};
-        if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
+        if (!start_worker(w)) {
             du_pool_free(pool);
             return du_fail(diag, DU_ELIMIT, "the system gives no %lld threads: ask for fewer",
                            (long long)n_threads);
@@ -185,7 +196,8 @@ du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
     }
     if (pin) {
         sched_getaffinity(0, sizeof pool->before, &pool->before);
-        pin_to(0);
+        cpu_set_t core = core_of(0);
+        sched_setaffinity(0, sizeof core, &core);
         pool->pinned = true;
     }
     *out = pool;
