@@ -42,8 +42,23 @@ static void tiles_open(void) {
     _tile_loadconfig(&config);
 }
 
-/* Byte c of every lane as f32, times scale, less min. */
-INLINE __m512 weight(__m512i q, int c, __m512 scale, __m512 min) {
+/* Are all codes of the type below 128? */
+INLINE int has_small_codes(strip_traits k) {
+    return k.bits < 8 && k.offset < 128;
+}
+
+/* scale * byte c of every lane - min. A small code becomes the upper bits of a mantissa, 1 + code /
+ * 128, which saves masking and conversion: scale is then 128 times the scale and min has that
+ * added. */
+INLINE __m512 weight(strip_traits k, __m512i q, int c, __m512 scale, __m512 min) {
+    if (has_small_codes(k)) {
+        __m512i v = c < 2   ? _mm512_slli_epi32(q, (unsigned)(16 - 8 * c))
+                    : c > 2 ? _mm512_srli_epi32(q, 8)
+                            : q;
+        v = _mm512_ternarylogic_epi32(v, _mm512_set1_epi32(0x7f0000), _mm512_set1_epi32(0x3f800000),
+                                      0xea);
+        return _mm512_fmsub_ps(_mm512_castsi512_ps(v), scale, min);
+    }
     __m512i v = c > 0 ? _mm512_srli_epi32(q, (unsigned)(8 * c)) : q;
     v = c < 3 ? _mm512_and_si512(v, _mm512_set1_epi32(255)) : v;
     return _mm512_fmsub_ps(_mm512_cvtepi32_ps(v), scale, min);
@@ -82,13 +97,17 @@ INLINE void unpack_group(strip_traits k, uint16_t out[N_TILE][32], strip s, int6
                           : _mm512_and_si512(w.min16, _mm512_set1_epi32(0xffff));
             min = _mm512_mul_ps(w.min, _mm512_cvtepi32_ps(m));
         }
+        if (has_small_codes(k)) {
+            scale = _mm512_mul_ps(scale, _mm512_set1_ps(128));
+            min = _mm512_add_ps(min, scale);
+        }
         UNROLL
         for (int j = 4 * h; j < 4 * h + 4; j++) {
             __m512i *to = (__m512i *)(void *)out[2 * j];
-            _mm512_store_si512(to,
-                               pairs(weight(w.q[j], 0, scale, min), weight(w.q[j], 1, scale, min)));
-            _mm512_store_si512(to + 1,
-                               pairs(weight(w.q[j], 2, scale, min), weight(w.q[j], 3, scale, min)));
+            _mm512_store_si512(
+                to, pairs(weight(k, w.q[j], 0, scale, min), weight(k, w.q[j], 1, scale, min)));
+            _mm512_store_si512(
+                to + 1, pairs(weight(k, w.q[j], 2, scale, min), weight(k, w.q[j], 3, scale, min)));
         }
     }
 }
