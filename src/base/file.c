@@ -45,7 +45,8 @@ du_err du_map_open(du_map *out, const char *path, du_diag *diag) {
     if (fd < 0) {
         return err;
     }
-    du_map map = {.len = (size_t)st.st_size};
+    du_map map = {.len = (size_t)st.st_size,
+                  .changed_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
     if (map.len > 0) {
         void *p = mmap(NULL, map.len, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {
@@ -342,6 +343,20 @@ void du_write_zeros(du_writer *w, size_t n) {
         du_write(w, zeros, sizeof zeros);
     }
     du_write(w, zeros, n);
+}
+
+void du_writer_reserve(du_writer *w, int64_t n) {
+    if (!w->error && fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, n) != 0 &&
+        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+        w->error = errno;
+    }
+}
+
+void du_writer_allow_as(du_writer *w, const char *source) {
+    struct stat st;
+    if (!w->error && (stat(source, &st) != 0 || fchmod(w->fd, st.st_mode & 0666) != 0)) {
+        w->error = errno;
+    }
 }
 
 int64_t du_writer_pos(const du_writer *w) {

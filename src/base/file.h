@@ -13,6 +13,7 @@
 typedef struct {
     const uint8_t *data; /* NULL when len = 0 */
     size_t len;
+    int64_t changed_ns; /* when the file was last written, since 1970 */
 } du_map;
 
 /* Maps the file at path. *out is for du_map_close; untouched on failure.
@@ -63,6 +64,11 @@ du_err du_writer_open(du_writer **out, const char *path, du_diag *diag);
 /* Failures are sticky and told by du_writer_commit, so that format code can write on. */
 void du_write(du_writer *w, const void *bytes, size_t n);
 void du_write_zeros(du_writer *w, size_t n);
+/* Takes room for n bytes in all on the disk now, so that a full one is told before long work; does
+ * nothing where the file system cannot. */
+void du_writer_reserve(du_writer *w, int64_t n);
+/* Gives the file the permissions of another one, which is its source. */
+void du_writer_allow_as(du_writer *w, const char *source);
 int64_t du_writer_pos(const du_writer *w); /* bytes written so far */
 bool du_writer_failed(const du_writer *w); /* to stop long work early */
 

@@ -123,3 +123,23 @@ void du_hash_done(du_hash *h) {
     du_free(h->slots);
     *h = (du_hash){0};
 }
+
+static uint64_t mix(uint64_t h, uint64_t word) {
+    h = (h ^ word) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 29;
+}
+
+uint64_t du_checksum(uint64_t h, const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
+    uint64_t word;
+    for (; n >= sizeof word; n -= sizeof word, p += sizeof word) {
+        memcpy(&word, p, sizeof word);
+        h = mix(h, word);
+    }
+    if (n > 0) {
+        word = n << 56; /* fewer than 8 bytes are left: "a" and "a\0" differ */
+        memcpy(&word, p, n);
+        h = mix(h, word);
+    }
+    return h;
+}

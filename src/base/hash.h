@@ -1,4 +1,5 @@
-/* A map from byte strings to int64 values: open addressing, at most half full.
+/* A fixed checksum, and a map from byte strings to int64 values: open addressing, at most half
+ * full.
  *
  * The hash is keyed with random numbers drawn per map, so that names from a hostile file cannot be
  * chosen to collide. The order of entries is not visible, so results do not depend on the key. */
@@ -17,6 +18,10 @@ typedef struct {
     uint32_t hash; /* upper half of the hash; 0 marks an empty slot */
     int64_t value;
 } du_hash_slot;
+
+/* h taken on over n bytes: the same on every machine. Finds damage and tells files apart; whoever
+ * wants to can make two of one checksum. */
+uint64_t du_checksum(uint64_t h, const void *bytes, size_t n);
 
 /* Start from {0}. */
 typedef struct {

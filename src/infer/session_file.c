@@ -12,6 +12,7 @@
  * A page's bytes mean something only for the same model and cache type, which the first hash pins;
  * the second finds damage. */
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/reader.h"
 #include "infer/infer_int.h"
 #include "infer/session.h"
@@ -23,18 +24,6 @@ static uint64_t fnv1a(uint64_t h, const void *bytes, size_t n) {
     const uint8_t *p = bytes;
     for (size_t i = 0; i < n; i++) {
         h = (h ^ p[i]) * 0x100000001b3u;
-    }
-    return h;
-}
-
-/* As fnv1a over 8 bytes at a time: pages are many megabytes. n is a multiple of 8. */
-static uint64_t hash_words(uint64_t h, const void *bytes, size_t n) {
-    const uint8_t *p = bytes;
-    for (size_t i = 0; i < n; i += 8) {
-        uint64_t word;
-        memcpy(&word, p + i, sizeof word);
-        h = (h ^ word) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 29;
     }
     return h;
 }
@@ -69,7 +58,7 @@ static du_err write_file(const du_session *s, const uint8_t *last, const char *p
     int64_t n_pages = du_pages_for(s->n);
     uint64_t head[3] = {(uint64_t)s->n, shape_hash(s->inf), fnv1a(0, s->tokens, n_tokens)};
     for (int64_t i = 0; i < n_pages; i++) {
-        head[2] = hash_words(head[2], i + 1 < n_pages ? s->seq.pages[i] : last, page_bytes);
+        head[2] = du_checksum(head[2], i + 1 < n_pages ? s->seq.pages[i] : last, page_bytes);
     }
     du_writer *w;
     du_err err = du_writer_open(&w, path, diag);
@@ -126,8 +115,8 @@ static du_err check(const du_session *s, const char *path, const du_map *map, ui
     const uint8_t *tokens = du_read_bytes(&r, (size_t)n * sizeof(int32_t));
     const uint8_t *pages = du_read_bytes(&r, n_pages * page_bytes);
     if (r.bad || du_reader_left(&r) != 0 ||
-        hash != hash_words(fnv1a(0, tokens, (size_t)n * sizeof(int32_t)), pages,
-                           n_pages * page_bytes)) {
+        hash != du_checksum(fnv1a(0, tokens, (size_t)n * sizeof(int32_t)), pages,
+                            n_pages * page_bytes)) {
         return du_fail(diag, DU_EFORMAT, "%s: the saved session is damaged", path);
     }
     for (uint64_t i = 0; i < n; i++) {

@@ -11,6 +11,7 @@
 #include "base/cpu.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "base/reader.h"
@@ -105,6 +106,66 @@ static void reader_never_leaves_its_bytes(void **state) {
     assert_int_equal(du_read_u8(&r), 0);
 }
 
+static void reserved_memory_is_taken_when_written(void **state) {
+    (void)state;
+    enum { BYTES = 64 << 20 };
+    du_mem_stats before = du_mem_get_stats();
+    int64_t resident = du_machine_resident().anonymous;
+    uint8_t *p = du_mem_reserve(BYTES);
+    assert_non_null(p);
+    assert_true((uintptr_t)p % (uintptr_t)getpagesize() == 0);
+    assert_true(du_machine_resident().anonymous - resident < BYTES / 4);
+    for (size_t i = 0; i < BYTES; i += 4000) {
+        assert_int_equal(p[i], 0);
+        p[i] = 1;
+    }
+    assert_true(du_machine_resident().anonymous - resident > BYTES / 4 * 3);
+    du_mem_unreserve(p, BYTES);
+    assert_true(du_machine_resident().anonymous - resident < BYTES / 4);
+    assert_int_equal(du_mem_get_stats().n_live, before.n_live); /* no part of the heap */
+    assert_null(du_mem_reserve((size_t)1 << 62));
+    du_mem_fail_at(1, false);
+    assert_null(du_mem_reserve(4096));
+    du_mem_unreserve(NULL, 4096);
+}
+
+static void unloaded_pages_come_back(void **state) {
+    (void)state;
+    enum { BYTES = 32 << 20 };
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_tmp tmp = test_tmp_make();
+    du_writer *w;
+    assert_ok(du_writer_open(&w, test_tmp_file(&tmp, "f"), &diag), &diag);
+    for (uint32_t i = 0; i < BYTES / sizeof i; i++) {
+        du_write(w, &i, sizeof i);
+    }
+    assert_ok(du_writer_commit(w, &diag), &diag);
+    du_writer_close(w);
+    du_map map;
+    assert_ok(du_map_open(&map, test_tmp_file(&tmp, "f"), &diag), &diag);
+    const volatile uint32_t *words = (const volatile uint32_t *)(const void *)map.data;
+    int64_t without = du_machine_resident().file;
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < BYTES / sizeof i; i++) {
+            assert_true(words[i] == i);
+        }
+        assert_true(du_machine_resident().file - without > BYTES / 4 * 3);
+        /* What does not lie in the map is left alone. */
+        du_map_unload(&map, map.data - 1, 4096);
+        du_map_unload(&map, map.data, BYTES + 1);
+        du_map_unload(&map, map.data + BYTES, 1);
+        du_map_unload(&map, map.data + 1, 4096); /* no whole page */
+        du_map_unload(&map, &map, sizeof map);
+        assert_true(du_machine_resident().file - without > BYTES / 4 * 3);
+        du_map_unload(&map, map.data + 1, BYTES - 1);
+        assert_true(du_machine_resident().file - without < BYTES / 4);
+    }
+    du_map_close(&map);
+    du_map_unload(&map, NULL, 0);
+    test_tmp_remove(&tmp);
+}
+
 static void writer_is_atomic(void **state) {
     (void)state;
     char dir[] = "/tmp/dure-test-XXXXXX";
@@ -158,6 +219,14 @@ static void full_disk_is_told(void **state) {
     test_limit_files(-1);
     du_writer_close(w);
     assert_int_equal(test_tmp_count(&tmp), 0);
+    assert_ok(du_writer_open(&w, test_tmp_file(&tmp, "f"), &diag), &diag);
+    du_writer_reserve(w, 4096);
+    assert_false(du_writer_failed(w));
+    du_writer_reserve(w, INT64_MAX); /* told before anything is written */
+    assert_true(du_writer_failed(w));
+    assert_fails(du_writer_commit(w, &diag), DU_EIO, &diag, "File too large");
+    du_writer_close(w);
+    assert_int_equal(test_tmp_count(&tmp), 0);
     test_tmp_remove(&tmp);
     assert_fails(du_writer_open(&w, "/proc/none/x", &diag), DU_ENOENT, &diag, "/proc/none/x");
 }
@@ -195,6 +264,32 @@ static void writer_keeps_links_and_permissions(void **state) {
     assert_ok(du_file_read(&text, NULL, file, 100, &diag), &diag);
     assert_string_equal(text, "new");
     du_free(text);
+    test_tmp_remove(&tmp);
+}
+
+static void writer_takes_room_and_permissions(void **state) {
+    (void)state;
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_tmp tmp = test_tmp_make();
+    const char *source = test_tmp_file(&tmp, "source"), *path = test_tmp_file(&tmp, "f");
+    put(source, "x");
+    assert_int_equal(chmod(source, 0640), 0);
+    du_writer *w;
+    assert_ok(du_writer_open(&w, path, &diag), &diag);
+    du_writer_allow_as(w, source);
+    du_writer_reserve(w, 1 << 20);
+    du_write(w, "three", 3);
+    assert_ok(du_writer_commit(w, &diag), &diag);
+    du_writer_close(w);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(st.st_size, 3); /* room is no length */
+    assert_ok(du_writer_open(&w, path, &diag), &diag);
+    du_writer_allow_as(w, test_tmp_file(&tmp, "absent"));
+    assert_true(du_writer_failed(w));
+    du_writer_close(w);
     test_tmp_remove(&tmp);
 }
 
@@ -430,8 +525,11 @@ int main(void) {
         cmocka_unit_test(arena_reuses_its_chunks),
         cmocka_unit_test(str_appends_and_fails_softly),
         cmocka_unit_test(reader_never_leaves_its_bytes),
+        cmocka_unit_test(reserved_memory_is_taken_when_written),
+        cmocka_unit_test(unloaded_pages_come_back),
         cmocka_unit_test(writer_is_atomic),
         cmocka_unit_test(writer_keeps_links_and_permissions),
+        cmocka_unit_test(writer_takes_room_and_permissions),
         cmocka_unit_test(writer_replaces_nothing_but_files),
         cmocka_unit_test(full_disk_is_told),
         cmocka_unit_test(json_limits_and_types),

@@ -77,10 +77,40 @@ static void failed_allocation_leaves_the_map_whole(void **state) {
     du_hash_done(&h);
 }
 
+static void checksums_differ(void **state) {
+    (void)state;
+    uint8_t bytes[40];
+    uint64_t sums[40 * 9];
+    int n = 0;
+    for (int i = 0; i < 40; i++) {
+        bytes[i] = (uint8_t)(i * 11);
+    }
+    assert_true(du_checksum(7, bytes, 0) == 7);
+    for (int len = 1; len < 40; len++) {
+        sums[n++] = du_checksum(0, bytes, (size_t)len);
+        for (int bit = 0; bit < 8; bit++) { /* of the last byte, and every third before */
+            bytes[len - 1 - bit % len] ^= (uint8_t)(1 << bit);
+            sums[n++] = du_checksum(0, bytes, (size_t)len);
+            bytes[len - 1 - bit % len] ^= (uint8_t)(1 << bit);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < i; j++) {
+            assert_true(sums[i] != sums[j]);
+        }
+    }
+    assert_true(du_checksum(0, "a", 1) != du_checksum(0, "a\0", 2));
+    assert_true(du_checksum(0, "\0", 1) != du_checksum(0, "\0\0", 2));
+    /* Taken on from words. */
+    assert_true(du_checksum(du_checksum(0, bytes, 16), bytes + 16, 24) ==
+                du_checksum(0, bytes, 40));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_what_was_added_and_nothing_else),
         cmocka_unit_test(near_keys_differ),
+        cmocka_unit_test(checksums_differ),
         cmocka_unit_test(failed_allocation_leaves_the_map_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
