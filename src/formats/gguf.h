@@ -93,6 +93,16 @@ void du_gguf_close(du_gguf *g); /* takes NULL */
 /* Bytes [p, p + n) of a tensor will not be read again soon (du_map_unload). */
 void du_gguf_unload(const du_gguf *g, const void *p, size_t n);
 
+/* What tells one model's files from another's, as far as that can be said without reading them. */
+typedef struct {
+    uint64_t n_bytes;  /* of all parts */
+    uint64_t changed;  /* checksum of when each part was last written */
+    uint64_t contents; /* checksum of the headers, and of a few bytes of some tensors */
+} du_gguf_stamp;
+
+/* False when the bytes are in no file (du_gguf_parse). */
+bool du_gguf_get_stamp(const du_gguf *g, du_gguf_stamp *out);
+
 const char *du_gguf_path(const du_gguf *g);    /* of the first part */
 uint32_t du_gguf_version(const du_gguf *g);    /* 2 or 3 */
 int32_t du_gguf_n_parts(const du_gguf *g);     /* 1 when not split */

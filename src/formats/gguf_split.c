@@ -37,6 +37,39 @@ void du_gguf_unload(const du_gguf *g, const void *p, size_t n) {
     }
 }
 
+/* Bytes of a part before its first tensor's. *i is the number of the part's first tensor, and then
+ * of the next part's. */
+static size_t header_bytes(const du_gguf *g, int32_t i_part, int64_t *i) {
+    size_t n = g->parts[i_part].len;
+    for (; *i < g->n_tensors && g->tensors[*i].i_part == i_part; ++*i) {
+        size_t offset = (size_t)g->tensors[*i].offset;
+        n = offset < n ? offset : n;
+    }
+    return n;
+}
+
+bool du_gguf_get_stamp(const du_gguf *g, du_gguf_stamp *out) {
+    enum { N_SAMPLES = 64, SAMPLE_BYTES = 64 };
+    if (!g->parts[0].map.data) {
+        return false;
+    }
+    *out = (du_gguf_stamp){.n_bytes = (uint64_t)du_gguf_file_bytes(g)};
+    int64_t next = 0;
+    for (int32_t i = 0; i < g->n_parts; i++) {
+        const du_gguf_part *part = &g->parts[i];
+        out->changed = du_checksum(out->changed, &part->map.changed_ns, sizeof(int64_t));
+        out->contents = du_checksum(out->contents, part->bytes, header_bytes(g, i, &next));
+    }
+    int64_t step = g->n_tensors / N_SAMPLES + 1;
+    for (int64_t i = 0; i < g->n_tensors; i += step) {
+        const du_gguf_tensor *t = &g->tensors[i];
+        size_t n = t->n_bytes < SAMPLE_BYTES ? t->n_bytes : SAMPLE_BYTES;
+        const uint8_t *middle = (const uint8_t *)t->data + (t->n_bytes - n) / 2;
+        out->contents = du_checksum(out->contents, middle, n);
+    }
+    return true;
+}
+
 static du_err gguf_new(du_gguf **out, du_diag *diag) {
     du_gguf *g = du_alloc_zero(1, sizeof *g);
     if (g) {

@@ -1,3 +1,6 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include "test.h"
 #include "tmp.h"
 
@@ -145,10 +148,76 @@ static void failed_allocations_are_survived(void **state) {
     test_tmp_remove(&tmp);
 }
 
+static du_gguf_stamp stamp_of(const test_tmp *tmp) {
+    du_diag diag;
+    du_diag_reset(&diag);
+    du_gguf *g;
+    du_gguf_stamp stamp;
+    assert_ok(du_gguf_open(&g, test_tmp_file(tmp, part_names[1]), &diag), &diag);
+    assert_true(du_gguf_get_stamp(g, &stamp));
+    assert_int_equal(stamp.n_bytes, du_gguf_file_bytes(g));
+    du_gguf_close(g);
+    return stamp;
+}
+
+static void set_time(const test_tmp *tmp, int part, long ns) {
+    const struct timespec times[2] = {{1000, ns}, {1000, ns}};
+    assert_int_equal(utimensat(AT_FDCWD, test_tmp_file(tmp, part_names[part]), times, 0), 0);
+}
+
+/* A change of any part shows: of its time, its header, its weights. */
+static void stamps_tell_sets_apart(void **state) {
+    (void)state;
+    test_tmp tmp = make_split_set();
+    for (int k = 0; k < 3; k++) {
+        set_time(&tmp, k, 0);
+    }
+    du_gguf_stamp first = stamp_of(&tmp), again = stamp_of(&tmp);
+    assert_memory_equal(&first, &again, sizeof first);
+    for (int k = 0; k < 3; k++) {
+        set_time(&tmp, k, 1);
+        again = stamp_of(&tmp);
+        assert_true(again.changed != first.changed && again.contents == first.contents);
+        set_time(&tmp, k, 0);
+    }
+    const char *last = test_tmp_file(&tmp, part_names[2]);
+    static const long from_end[] = {1, 17,
+                                    33}; /* in the last of 2 tensors of 32 bytes, the first */
+    for (int i = 0; i < 3; i++) {
+        FILE *f = fopen(last, "r+b");
+        assert_non_null(f);
+        assert_int_equal(fseek(f, -from_end[i], SEEK_END), 0);
+        assert_int_equal(fputc(0x55, f), 0x55);
+        assert_int_equal(fclose(f), 0);
+        set_time(&tmp, 2, 0);
+        du_gguf_stamp now = stamp_of(&tmp);
+        assert_true(now.contents != again.contents && now.changed == first.changed);
+        again = now;
+    }
+    write_part(test_tmp_file(&tmp, part_names[0]), 0, 3, 0, 0, 5);
+    set_time(&tmp, 0, 0);
+    du_gguf_stamp same = stamp_of(&tmp);
+    assert_memory_equal(&same, &again, sizeof same);
+
+    char *bytes;
+    size_t len;
+    du_diag diag;
+    du_diag_reset(&diag);
+    du_gguf *g;
+    write_part(test_tmp_file(&tmp, "one.gguf"), 0, 1, 0, 3, 3);
+    assert_ok(du_file_read(&bytes, &len, test_tmp_file(&tmp, "one.gguf"), 1 << 20, &diag), &diag);
+    assert_ok(du_gguf_parse(&g, bytes, len, "bytes", &diag), &diag);
+    assert_false(du_gguf_get_stamp(g, &same)); /* in no file */
+    du_gguf_close(g);
+    du_free(bytes);
+    test_tmp_remove(&tmp);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_part_opens_the_set),
         cmocka_unit_test(broken_sets_are_refused),
+        cmocka_unit_test(stamps_tell_sets_apart),
         cmocka_unit_test(failed_allocations_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
