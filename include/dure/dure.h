@@ -122,6 +122,12 @@ typedef struct {
     int32_t n_threads; /* at most 1024; 0: one per physical core */
     int64_t n_ctx;     /* tokens of context; 0: what fits in free memory, at most the trained */
     const char *cache_type; /* "auto", "f32", "f16", "bf16", "q8_0"; NULL: auto */
+    const char *repack;     /* block-quantised weights as this processor likes them best: "auto", in
+                               memory, if it is ample; "off", as in the file; "cache", once, in
+                               MODEL.strips beside the model, which processes share and which may be
+                               removed at any time (where it cannot be written, as auto); NULL: auto.
+                               What a model's first session chose stays until the model is closed,
+                               "off" apart */
 } dure_session_params;
 
 /* Starts an empty sequence and reserves its cache.

@@ -170,6 +170,17 @@ char *dure_detokenize(const dure_model *model, const int32_t *ids, size_t n_ids,
 
 enum { N_THREADS_MAX = 1024 };
 
+static du_err repack_of(du_repack *out, const char *name, du_diag *diag) {
+    static const char *const names[] = {"auto", "off", "cache"};
+    for (int i = 0; name && i < 3; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (du_repack)i;
+            return DU_OK;
+        }
+    }
+    return name ? du_fail(diag, DU_EINVAL, "repack '%s' is not auto, off or cache", name) : DU_OK;
+}
+
 static du_err infer_params(du_infer_params *out, const dure_session_params *params, du_diag *diag) {
     *out = du_infer_defaults();
     if (!params) {
@@ -184,6 +195,10 @@ static du_err infer_params(du_infer_params *out, const dure_session_params *para
     }
     out->n_threads = params->n_threads;
     out->n_ctx = params->n_ctx;
+    du_err err = repack_of(&out->repack, params->repack, diag);
+    if (err != DU_OK) {
+        return err;
+    }
     if (!params->cache_type || strcmp(params->cache_type, "auto") == 0) {
         return DU_OK;
     }

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "base/machine.h"
+#include "cli/out.h"
 #include "cli/source.h"
 
 enum { CHUNK_DEFAULT = 512 }; /* as other tools have it, so that perplexities compare */
@@ -31,9 +32,10 @@ const du_opt du_cli_compute_opts[] = {
                   "where random choices start (default: differs from run to run)"),
     DU_OPTION_FLAG(0, "deterministic", &deterministic,
                    "the same bits for every number of threads, chunk size and cache state"),
-    DU_OPTION_CHOICE(0, "repack", "auto|off", &repack,
+    DU_OPTION_CHOICE(0, "repack", "auto|off|cache", &repack,
                      "auto: rewrite block-quantised weights in memory as this processor likes them "
-                     "best, while they are first used and if memory is ample; off: use the file's"),
+                     "best, while they are first used and if memory is ample; off: use the file's; "
+                     "cache: rewrite them once, into MODEL.strips, which later starts share"),
     DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
                      "kernels to use (auto: the best this machine has)"),
 };
@@ -51,6 +53,32 @@ bool du_cli_deterministic(void) {
     return deterministic;
 }
 
+static du_cli_progress repacking; /* total is 0 while nothing is written */
+
+static void end_repacking(void) {
+    if (repacking.total > 0) {
+        du_cli_progress_end(&repacking);
+        repacking.total = 0;
+    }
+}
+
+static void note_repack(void *user, const char *text) {
+    (void)user;
+    end_repacking();
+    du_cli_note("%s", text);
+}
+
+static void show_repack(void *user, int64_t bytes_done, int64_t bytes_all) {
+    (void)user;
+    if (repacking.total == 0) {
+        repacking = du_cli_progress_start("repacking", bytes_all);
+    }
+    du_cli_progress_set(&repacking, bytes_done);
+    if (bytes_done == bytes_all) {
+        end_repacking();
+    }
+}
+
 du_infer_params du_cli_infer_params(void) {
     static const du_dtype types[] = {DU_F32, DU_F32, DU_F16, DU_BF16, DU_Q8_0};
     du_infer_params params = du_infer_defaults();
@@ -58,7 +86,8 @@ du_infer_params du_cli_infer_params(void) {
     params.pin = pin;
     params.n_ctx = n_ctx;
     params.deterministic = deterministic;
-    params.keep_layout = repack == 1;
+    params.repack = (du_repack)repack;
+    params.watch = (du_repack_watch){note_repack, show_repack, NULL};
     params.auto_cache = cache_type == 0;
     params.cache_type = types[cache_type];
     params.force_isa = isa > 0;

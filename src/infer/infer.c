@@ -2,7 +2,6 @@
 
 #include "infer/infer_int.h"
 #include "infer/session.h"
-#include "model/strips.h"
 
 /* Rewriting all weights costs seconds, which a long prompt earns back at once. Where few rows are
  * computed, a part is rewritten in each step, so that the first token comes soon. */
@@ -26,12 +25,11 @@ du_err du_infer_cache_bytes(const du_model *model, du_dtype cache_type, int64_t 
     return err;
 }
 
-/* The context that the parameters ask for, checked, or what fits: three quarters of the memory that
- * is free now, since activations and the file's own pages want room too. */
+/* The context that the parameters ask for, or what fits: three quarters of the memory that
+ * is available, since activations and the file's own pages want room too. */
 static du_err choose_n_ctx(du_infer *inf, const du_infer_params *params, int64_t n_sessions,
-                           du_diag *diag) {
+                           int64_t available, du_diag *diag) {
     int64_t trained = inf->model->hp.n_ctx_train;
-    int64_t available = du_mem_available_bytes();
     int64_t page = (int64_t)inf->kv.page_bytes * n_sessions;
     int64_t fits = available > 0 ? available / 4 * 3 / page * DU_KV_PAGE : trained;
     if (params->n_ctx == 0) {
@@ -41,11 +39,6 @@ static du_err choose_n_ctx(du_infer *inf, const du_infer_params *params, int64_t
         }
         return du_fail(diag, DU_ELIMIT, "only %.0f MB of memory are free: not enough for a cache",
                        (double)available / 1e6);
-    }
-    if (params->n_ctx < 0 || params->n_ctx > trained) {
-        return du_fail(diag, DU_ELIMIT,
-                       "a context of %lld: the model was trained for 1 to %lld tokens",
-                       (long long)params->n_ctx, (long long)trained);
     }
     if (params->n_ctx > fits && du_pages_for(params->n_ctx) * page > available && available > 0) {
         return du_fail(
@@ -64,15 +57,29 @@ static void unload(void *user, const void *p, size_t n_bytes) {
     du_weights_unload(model->files, p, n_bytes);
 }
 
-/* Repacks the weights when a copy of them fits into half of the memory that is free: what they are
- * made from stays there, as the file's cache, until the system wants it. */
-static du_err repack(du_infer *inf, du_diag *diag) {
-    size_t n_bytes = du_model_strips_bytes(inf->model, inf->ctx.kern);
-    int64_t available = du_mem_available_bytes();
-    if (available > 0 && n_bytes > (uint64_t)available / 4 * 3) {
-        return DU_OK;
+/* Shares the memory that is free between repacked weights and the cache. */
+static du_err place(du_infer *inf, const du_infer_params *params, int64_t n_sessions,
+                    du_diag *diag) {
+    int64_t trained = inf->model->hp.n_ctx_train;
+    if (params->n_ctx < 0 || params->n_ctx > trained) {
+        return du_fail(diag, DU_ELIMIT,
+                       "a context of %lld: the model was trained for 1 to %lld tokens",
+                       (long long)params->n_ctx, (long long)trained);
     }
-    return du_model_strips_reserve(inf->model, inf->ctx.kern, diag);
+    int64_t n_ctx = params->n_ctx > 0 ? params->n_ctx : DU_KV_PAGE;
+    int64_t page = (int64_t)inf->kv.page_bytes * n_sessions;
+    du_repack_wish wish = {.kern = inf->ctx.kern,
+                           .how = params->repack,
+                           .watch = params->watch,
+                           .pool = inf->threads,
+                           .available = du_mem_available_bytes()};
+    if (!du_mul_i64(du_pages_for(n_ctx), page, &wish.cache_bytes)) {
+        wish.cache_bytes = INT64_MAX;
+    }
+    du_repack_choice choice;
+    du_err err = du_repack_choose(&choice, inf->model, &wish, diag);
+    inf->ctx.strips = choice.strips;
+    return err ? err : choose_n_ctx(inf, params, n_sessions, wish.available - choice.taken, diag);
 }
 
 static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag) {
@@ -93,12 +100,10 @@ static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag)
     }
     du_err err = model->arch->kv_layout(&model->hp, type, &inf->kv, diag);
     int64_t n_sessions = params->n_sessions > 0 ? params->n_sessions : 1;
-    if (err == DU_OK) {
-        err = choose_n_ctx(inf, params, n_sessions, diag);
-    }
-    if (err == DU_OK && !params->keep_layout) {
-        err = repack(inf, diag);
-    }
+    int64_t n_threads = params->n_threads > 0 ? params->n_threads : du_cpu_n_cores();
+    err = err ? err : du_pool_new(&inf->threads, n_threads, params->pin, diag);
+    inf->ctx.pool = inf->threads;
+    err = err ? err : place(inf, params, n_sessions, diag);
     if (err == DU_OK) {
         err = du_page_pool_init(&inf->pages, du_pages_for(inf->n_ctx) * n_sessions,
                                 inf->kv.page_bytes, diag);
@@ -106,12 +111,10 @@ static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag)
     if (err != DU_OK) {
         return err;
     }
+    inf->repack_bytes = params->repack_bytes > 0 ? params->repack_bytes : REPACK_BYTES;
     inf->n_chunk = params->n_chunk > 0 ? params->n_chunk : 512;
-    int64_t n_threads = params->n_threads > 0 ? params->n_threads : du_cpu_n_cores();
-    err = du_pool_new(&inf->threads, n_threads, params->pin, diag);
-    inf->ctx.pool = inf->threads;
-    inf->ctx.scratch = err == DU_OK ? du_arena_new(1 << 20) : NULL;
-    return err == DU_OK && !inf->ctx.scratch ? du_fail_nomem(diag, "activations") : err;
+    inf->ctx.scratch = du_arena_new(1 << 20);
+    return inf->ctx.scratch ? DU_OK : du_fail_nomem(diag, "activations");
 }
 
 du_err du_infer_new(du_infer **out, const du_model *model, const du_infer_params *params,
@@ -279,7 +282,7 @@ du_err du_infer_step(du_infer *inf, const du_step_item *items, int64_t n_items, 
     rows r;
     err = err ? err : gather(inf, items, n_items, &r);
     if (err == DU_OK) {
-        inf->ctx.repack_bytes = r.batch.T >= REPACK_ROWS ? SIZE_MAX : REPACK_BYTES;
+        inf->ctx.repack_bytes = r.batch.T >= REPACK_ROWS ? SIZE_MAX : inf->repack_bytes;
         err = du_model_forward(&inf->ctx, inf->model, &r.batch);
     }
     if (err == DU_OK) {

@@ -3,7 +3,7 @@
 #ifndef DU_INFER_INFER_H
 #define DU_INFER_INFER_H
 
-#include "model/model.h"
+#include "infer/repack.h"
 
 typedef struct du_infer du_infer;
 typedef struct du_session du_session;
@@ -19,9 +19,11 @@ typedef struct {
                             the model was trained for */
     int64_t n_sessions;  /* how many sessions of n_ctx positions the cache has pages for; 0: 1 */
     int64_t n_chunk;     /* rows per forward pass of a long prompt; 0: 512 */
-    bool keep_layout;    /* read weights as they lie in the file, never repack them in memory */
-    bool deterministic;  /* the same bits whatever the chunks and whoever shares a step; without it
-                            many rows may be computed in BF16 where the processor is faster so */
+    du_repack repack;
+    size_t repack_bytes; /* of weights that a step of few rows repacks at most; 0: 32 MiB */
+    du_repack_watch watch;
+    bool deterministic; /* the same bits whatever the chunks and whoever shares a step; without it
+                           many rows may be computed in BF16 where the processor is faster so */
 } du_infer_params;
 
 /* The parameters that suit most: everything 0, auto_cache. */

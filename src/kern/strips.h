@@ -44,7 +44,8 @@
 
 #include "tensor/mat.h"
 
-enum { DU_STRIP_ROWS = 16 };
+/* Strips are kept in files: another layout of any type is another version. */
+enum { DU_STRIP_ROWS = 16, DU_STRIPS_VERSION = 1 };
 
 typedef enum {
     DU_SCALES_F16,

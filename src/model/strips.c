@@ -1,20 +1,10 @@
 #include "model/strips.h"
 
-#include <pthread.h>
-
 #include "kern/strips.h"
+#include "model/strips_int.h"
 #include "nn/product.h"
 
-struct du_model_strips {
-    pthread_mutex_t lock;
-    uint8_t *bytes; /* NULL: nobody asked yet */
-    size_t n_bytes;
-};
-
-/* Called for every matrix that products read and that is worth a strip. */
-typedef void visit_fn(void *user, du_mat *m);
-
-static void visit(visit_fn *fn, void *user, du_mat *mats, int64_t n) {
+static void visit(du_strips_visit_fn *fn, void *user, du_mat *mats, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         if (mats[i].data && du_dtype_is_block(mats[i].dtype) && mats[i].rows >= DU_STRIP_ROWS) {
             fn(user, &mats[i]);
@@ -22,7 +12,7 @@ static void visit(visit_fn *fn, void *user, du_mat *mats, int64_t n) {
     }
 }
 
-static void visit_all(const du_model *model, visit_fn *fn, void *user) {
+void du_strips_visit(const du_model *model, du_strips_visit_fn *fn, void *user) {
     const du_arch *arch = model->arch;
     for (int64_t i = 0; i < arch->n_weights; i++) {
         const du_weight_def *def = &arch->weights[i];
@@ -56,7 +46,7 @@ static void attach(void *user, du_mat *m) {
 
 du_err du_model_strips_init(du_model *model) {
     size_t n = 0;
-    visit_all(model, count, &n);
+    du_strips_visit(model, count, &n);
     du_strips *strips = du_model_alloc(model, n, sizeof *strips);
     model->strips = du_model_alloc(model, 1, sizeof *model->strips);
     if (!strips || !model->strips) {
@@ -65,13 +55,14 @@ du_err du_model_strips_init(du_model *model) {
     }
     *model->strips = (struct du_model_strips){0};
     pthread_mutex_init(&model->strips->lock, NULL);
-    visit_all(model, attach, &strips);
+    du_strips_visit(model, attach, &strips);
     return DU_OK;
 }
 
 void du_model_strips_done(du_model *model) {
     if (model->strips) {
         du_mem_unreserve(model->strips->bytes, model->strips->n_bytes);
+        du_map_close(&model->strips->map);
         pthread_mutex_destroy(&model->strips->lock);
     }
 }
@@ -94,15 +85,23 @@ static void place(void *user, du_mat *m) {
 
 size_t du_model_strips_bytes(const du_model *model, const du_kern *kern) {
     room r = {.kern = kern};
-    visit_all(model, place, &r);
+    du_strips_visit(model, place, &r);
     return r.n_bytes;
+}
+
+bool du_model_strips_has_room(const du_model *model) {
+    struct du_model_strips *s = model->strips;
+    pthread_mutex_lock(&s->lock);
+    bool has = du_strips_placed(s);
+    pthread_mutex_unlock(&s->lock);
+    return has;
 }
 
 du_err du_model_strips_reserve(const du_model *model, const du_kern *kern, du_diag *diag) {
     struct du_model_strips *s = model->strips;
     du_err err = DU_OK;
     pthread_mutex_lock(&s->lock);
-    size_t n_bytes = s->bytes ? 0 : du_model_strips_bytes(model, kern);
+    size_t n_bytes = du_strips_placed(s) ? 0 : du_model_strips_bytes(model, kern);
     if (n_bytes > 0) {
         s->bytes = du_mem_reserve(n_bytes);
         s->n_bytes = n_bytes;
@@ -110,7 +109,7 @@ du_err du_model_strips_reserve(const du_model *model, const du_kern *kern, du_di
     }
     if (n_bytes > 0 && err == DU_OK) {
         room r = {.kern = kern, .at = s->bytes};
-        visit_all(model, place, &r);
+        du_strips_visit(model, place, &r);
     }
     pthread_mutex_unlock(&s->lock);
     return err;
@@ -141,5 +140,5 @@ static void write_strips(void *user, du_mat *m) {
 
 void du_model_strips_write(du_ctx *ctx, const du_model *model) {
     ctx->repack_bytes = SIZE_MAX;
-    visit_all(model, write_strips, ctx);
+    du_strips_visit(model, write_strips, ctx);
 }

@@ -22,6 +22,7 @@ typedef struct {
     bool same_bits; /* a row's bits must not depend on how many rows are computed together */
     du_tap_fn *tap; /* NULL: nobody listens */
     void *tap_user;
+    bool strips;         /* products may use strips, and write them */
     size_t repack_bytes; /* how many bytes of strips products may still write in this pass */
     /* Told that stored weights will not be read again soon; NULL: nobody minds */
     void (*unload)(void *user, const void *p, size_t n_bytes);

@@ -7,7 +7,7 @@
 du_product du_product_begin(du_ctx *ctx, const du_mat *w) {
     du_product p = {.w = w, .mm = ctx->kern->mm[w->dtype]};
     du_mm_fn *mm_strips = ctx->kern->mm_strips[w->dtype];
-    if (!mm_strips || !w->strips || !w->strips->data) {
+    if (!ctx->strips || !mm_strips || !w->strips || !w->strips->data) {
         return p;
     }
     int state = atomic_load(&w->strips->state);

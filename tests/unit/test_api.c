@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "dure/dure.h"
+#include "kern/kern.h"
 #include "tmp.h"
 
 #define MODELS DURE_SOURCE_DIR "/tests/golden/models/"
@@ -343,6 +344,7 @@ static void values_out_of_range_are_told(void **state) {
         dure_session_params params;
         const char *part;
     } sessions[] = {{{.n_threads = -1}, "n_threads -1"},
+                    {{.repack = "always"}, "repack 'always' is not auto, off or cache"},
                     {{.n_threads = 5000}, "n_threads 5000"},
                     {{.n_ctx = -1}, "n_ctx is negative"},
                     {{.cache_type = "q4_0"}, "cache_type 'q4_0'"},
@@ -377,6 +379,44 @@ static void values_out_of_range_are_told(void **state) {
         assert_null(dure_chat(f->session, chats[i].messages, NULL, NULL, &e));
         assert_error(e, chats[i].status, chats[i].part);
     }
+}
+
+/* Every way of reading the weights gives the same likeliest token; the file is there afterwards on
+ * machines that have a use for it. */
+static void weights_may_be_repacked(void **state) {
+    (void)state;
+    static const char *const ways[] = {NULL, "off", "auto", "cache", "cache"};
+    static const int32_t ids[] = {1, 50, 60, 70};
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_tmp tmp = test_tmp_make();
+    char *bytes;
+    size_t len;
+    assert_ok(du_file_read(&bytes, &len, DURE_SOURCE_DIR "/models/dure-tiny.gguf", 1 << 24, &diag),
+              &diag);
+    test_tmp_write(&tmp, "m.gguf", bytes, len);
+    du_free(bytes);
+    int32_t likeliest = -1;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        dure_error error;
+        dure_model *model = dure_model_open(test_tmp_file(&tmp, "m.gguf"), &error);
+        dure_session_params params = {.n_threads = 2, .n_ctx = 64, .repack = ways[i]};
+        dure_session *session = dure_session_new(model, &params, &error);
+        const float *logits;
+        assert_int_equal(dure_session_sync(session, ids, 4, &logits, &error), DURE_OK);
+        int32_t best = 0;
+        for (int32_t v = 0; v < dure_model_n_vocab(model); v++) {
+            best = logits[v] > logits[best] ? v : best;
+        }
+        assert_true(likeliest < 0 || best == likeliest);
+        likeliest = best;
+        dure_session_free(session);
+        dure_model_close(model);
+        bool wanted = du_kern_get(du_isa_best())->mm_strips[DU_Q8_0] != NULL;
+        bool there = du_file_exists(test_tmp_file(&tmp, "m.gguf.strips"));
+        assert_true(there == (i >= 3 && wanted));
+    }
+    test_tmp_remove(&tmp);
 }
 
 static void a_model_without_template_completes(void **state) {
@@ -431,6 +471,7 @@ int main(void) {
         cmocka_unit_test(wrong_paths_are_told),
         cmocka_unit_test(null_is_an_error_and_no_crash),
         cmocka_unit_test(values_out_of_range_are_told),
+        cmocka_unit_test(weights_may_be_repacked),
         cmocka_unit_test(a_model_without_template_completes),
         cmocka_unit_test(every_allocation_may_fail),
     };
