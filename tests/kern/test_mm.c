@@ -415,7 +415,7 @@ static void check_nan(void) {
 /* Many tokens offered in bf16 too: a level may round weights to 8 bits of mantissa, 2^-8 at most of
  * each part. Tokens and rows around the tiles. */
 static void check_bf16(void) {
-    static const int64_t tokens[] = {16, 17, 31, 32, 33, 48, 61}, rows[] = {16, 33, 47, 5};
+    static const int64_t tokens[] = {24, 25, 31, 32, 33, 48, 61}, rows[] = {16, 33, 47, 5};
     for (int i = DU_F8_E4M3 + 1; i < DU_DTYPE_COUNT && kern->n_bf16 > 0; i++) {
         du_dtype dtype = (du_dtype)i;
         int64_t cols = du_dtype_get(dtype)->block == 32 ? 32 * between(1, 40) : 256 * between(1, 5);

@@ -20,7 +20,7 @@ enum {
     K_BLOCK = 256,      /* columns whose weights stand unpacked */
     T_BLOCK = 256,      /* tokens that use them */
     N_TILE = 16,        /* rows of a tile register */
-    N_TILE_TOKENS = 16, /* from so many tokens on tiles are faster */
+    N_TILE_TOKENS = 24, /* from so many tokens on tiles are faster */
 };
 
 typedef struct {

@@ -12,7 +12,7 @@
 enum {
     N_TOKENS = 32,         /* tokens of a tile */
     N_QUAD = 4,            /* tokens computed side by side */
-    N_STREAM = 2,          /* for up to so many tokens memory is the limit */
+    N_STREAM = 16,         /* for up to so many tokens memory is the limit */
     PREFETCH_BYTES = 2560, /* how far ahead of the codes in use the next are asked for */
 };
 
