@@ -258,7 +258,8 @@ static du_err run_deterministic(bench *b, bool is_decode, int64_t context, du_di
     int64_t n = is_decode ? 1 : n_prompt;
     double seconds;
     b->deterministic_tok_s = median(b->runs, n_repeats);
-    if (du_cli_deterministic() || !du_infer_rounds_many_rows(b->runner.infer, n * n_sequences)) {
+    if (du_cli_deterministic() ||
+        !du_infer_deterministic_differs(b->runner.infer, n * n_sequences)) {
         return DU_OK;
     }
     du_infer_set_deterministic(b->runner.infer, true);

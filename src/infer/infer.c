@@ -68,8 +68,10 @@ static du_err place(du_infer *inf, const du_infer_params *params, int64_t n_sess
     }
     int64_t n_ctx = params->n_ctx > 0 ? params->n_ctx : DU_KV_PAGE;
     int64_t page = (int64_t)inf->kv.page_bytes * n_sessions;
+    /* Where strips round otherwise, a result would depend on what was repacked before it. */
+    bool by_rows = inf->ctx.same_bits && !inf->ctx.kern->strips_same_bits;
     du_repack_wish wish = {.kern = inf->ctx.kern,
-                           .how = params->repack,
+                           .how = by_rows ? DU_REPACK_OFF : params->repack,
                            .watch = params->watch,
                            .pool = inf->threads,
                            .available = du_mem_available_bytes()};
@@ -147,9 +149,11 @@ void du_infer_set_deterministic(du_infer *inf, bool deterministic) {
     inf->ctx.same_bits = deterministic;
 }
 
-bool du_infer_rounds_many_rows(const du_infer *inf, int64_t n_rows) {
+bool du_infer_deterministic_differs(const du_infer *inf, int64_t n_rows) {
     int64_t from = inf->ctx.kern->n_bf16;
-    return inf->model->block_quantised && from > 0 && n_rows >= from;
+    bool in_bf16 = from > 0 && n_rows >= from;
+    return inf->model->block_quantised &&
+           (in_bf16 || (inf->ctx.strips && !inf->ctx.kern->strips_same_bits));
 }
 
 void du_infer_repack(du_infer *inf) {

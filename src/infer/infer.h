@@ -23,7 +23,8 @@ typedef struct {
     size_t repack_bytes; /* of weights that a step of few rows repacks at most; 0: 32 MiB */
     du_repack_watch watch;
     bool deterministic; /* the same bits whatever the chunks and whoever shares a step; without it
-                           many rows may be computed in BF16 where the processor is faster so */
+                           many rows may be computed in BF16 where the processor is faster so,
+                           and repacked weights be summed in another order */
 } du_infer_params;
 
 /* The parameters that suit most: everything 0, auto_cache. */
@@ -49,7 +50,7 @@ int64_t du_infer_pages_free(const du_infer *inf);
 /* Turns params.deterministic on or off, and tells whether that changes what steps of so many rows
  * compute on this machine. */
 void du_infer_set_deterministic(du_infer *inf, bool deterministic);
-bool du_infer_rounds_many_rows(const du_infer *inf, int64_t n_rows);
+bool du_infer_deterministic_differs(const du_infer *inf, int64_t n_rows);
 
 /* Rewrites now all weights that steps would rewrite as they come across them, so that what follows
  * runs at full speed. */

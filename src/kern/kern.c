@@ -26,6 +26,7 @@ static void fill_avx2(du_kern *k) {
     du_kern_fill_attn_avx2(k);
     du_kern_fill_vec_avx2(k);
     du_kern_fill_strips_avx2(k);
+    du_kern_fill_mm_strips_avx2(k);
     du_kern_fill_probe_avx2(k);
 }
 

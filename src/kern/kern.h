@@ -11,6 +11,7 @@
 #ifndef DU_KERN_KERN_H
 #define DU_KERN_KERN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cpu.h"
@@ -119,6 +120,7 @@ typedef struct {
     du_read_sum_fn *read_sum;
     du_mm_fn *mm[DU_DTYPE_COUNT];
     du_mm_fn *mm_strips[DU_DTYPE_COUNT]; /* NULL: this level reads the type as it lies */
+    bool strips_same_bits;               /* mm_strips without x->h gives the bits of mm */
     /* Writes rows [row0, row1) of w into w->strips (kern/strips.h); row0 is a multiple of 16, row1
      * too or the number of rows. */
     void (*strips_write)(const du_mat *w, int64_t row0, int64_t row1);

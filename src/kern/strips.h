@@ -77,8 +77,8 @@ typedef enum {
     X(IQ2_XS, iq2_xs, 3, 64, du_strip_levels_iq2, I8_16, 0.125f)                                   \
     X(IQ2_S, iq2_s, 3, 64, du_strip_levels_iq2, I8_16, 0.125f)                                     \
     X(IQ3_XXS, iq3_xxs, 4, 64, du_strip_levels_iq3_xxs, I8_32, 0.25f)                              \
-    X(IQ3_S, iq3_s, 4, 64, du_strip_levels_iq3_s, I8_32, 1)                                        \
-    X(MXFP4, mxfp4, 4, 128, du_mxfp4_values, E8, 1)
+    X(IQ3_S, iq3_s, 4, 16, du_strip_levels_iq3_s, I8_32, 1)                                        \
+    X(MXFP4, mxfp4, 4, 16, du_mxfp4_values, E8, 1)
 
 /* Levels in the order of the codes. */
 extern const int8_t du_strip_levels_iq1[16], du_strip_levels_iq2[16], du_strip_levels_iq3_xxs[16],

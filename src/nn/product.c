@@ -7,6 +7,9 @@
 du_product du_product_begin(du_ctx *ctx, const du_mat *w) {
     du_product p = {.w = w, .mm = ctx->kern->mm[w->dtype]};
     du_mm_fn *mm_strips = ctx->kern->mm_strips[w->dtype];
+    if (ctx->same_bits && !ctx->kern->strips_same_bits) {
+        return p;
+    }
     if (!ctx->strips || !mm_strips || !w->strips || !w->strips->data) {
         return p;
     }

@@ -1,6 +1,6 @@
 /* One product with a weight matrix in whichever layout it has: as it lies in the file, or in strips
- * (kern/strips.h), which the first product writes, each task the rows it is about to use. The bits
- * are the same. */
+ * (kern/strips.h), which the first product writes, each task the rows it is about to use. Where
+ * the bits would not be the same, callers who want them to be always get rows. */
 #ifndef DU_NN_PRODUCT_H
 #define DU_NN_PRODUCT_H
 

@@ -217,10 +217,10 @@ static void fail_at(const problem *p, int64_t t, int64_t r, double got) {
 }
 
 /* Everything in one call: within the bound, and nothing else written. */
-static float *check_whole(const problem *p) {
+static float *check_whole(const problem *p, du_mm_fn *mm) {
     int64_t n = (p->n_rows - 1) * p->ldy + p->w.rows;
     float *y = guard_out(SLOT_Y, n);
-    kern->mm[p->w.dtype](y, p->ldy, &p->w, 0, p->w.rows, &p->x, p->i_row, p->n_rows);
+    mm(y, p->ldy, &p->w, 0, p->w.rows, &p->x, p->i_row, p->n_rows);
     for (int64_t i = 0; i < n; i++) {
         int64_t t = i / p->ldy, r = i % p->ldy;
         if (r >= p->w.rows) {
@@ -235,8 +235,9 @@ static float *check_whole(const problem *p) {
     return y;
 }
 
-/* The same bits in pieces: row ranges split anywhere, tokens one by one or in groups. */
-static void check_pieces(const problem *p, const float *whole) {
+/* The same bits in pieces: row ranges that begin at multiples of step, tokens one by one or in
+ * groups. */
+static void check_pieces(const problem *p, du_mm_fn *mm, const float *whole, int64_t step) {
     int64_t n = (p->n_rows - 1) * p->ldy + p->w.rows;
     float *y = guard_out(SLOT_Y1, n);
     int32_t one[64];
@@ -247,9 +248,9 @@ static void check_pieces(const problem *p, const float *whole) {
             one[i] = p->i_row ? p->i_row[t + i] : (int32_t)(t + i);
         }
         for (int64_t r = 0; r < p->w.rows;) {
-            int64_t r1 = r + between(1, 11);
+            int64_t r1 = r + step * between(1, step == 1 ? 11 : 3);
             r1 = r1 > p->w.rows ? p->w.rows : r1;
-            kern->mm[p->w.dtype](y + t * p->ldy, p->ldy, &p->w, r, r1, &p->x, one, n_t);
+            mm(y + t * p->ldy, p->ldy, &p->w, r, r1, &p->x, one, n_t);
             r = r1;
         }
         t += n_t;
@@ -274,7 +275,8 @@ static void make_strips(problem *p, du_strips *strips) {
     seal(SLOT_STRIPS);
 }
 
-/* From strips the same bits as from rows, in any pieces of whole strips. */
+/* From strips the same bits as from rows where the level says so, and otherwise the same ones in
+ * any pieces of whole strips. */
 static void check_strips(problem *p, const float *whole) {
     du_strips strips = {0};
     du_mm_fn *mm = kern->mm_strips[p->w.dtype];
@@ -282,6 +284,10 @@ static void check_strips(problem *p, const float *whole) {
         return;
     }
     make_strips(p, &strips);
+    if (!kern->strips_same_bits) {
+        whole = check_whole(p, mm);
+    }
+    check_pieces(p, mm, whole, DU_STRIP_ROWS);
     int64_t n = (p->n_rows - 1) * p->ldy + p->w.rows;
     float *y = guard_out(SLOT_Y1, n);
     for (int64_t r = 0; r < p->w.rows;) {
@@ -304,8 +310,8 @@ static void check(du_dtype dtype, int64_t rows, int64_t cols, int64_t n_rows, bo
                   fill w_how, fill x_how) {
     problem p;
     make_problem(&p, dtype, rows, cols, n_rows, gather, w_how, x_how);
-    const float *whole = check_whole(&p);
-    check_pieces(&p, whole);
+    const float *whole = check_whole(&p, kern->mm[dtype]);
+    check_pieces(&p, kern->mm[dtype], whole, 1);
     check_strips(&p, whole);
 }
 

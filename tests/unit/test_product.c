@@ -129,6 +129,20 @@ static void nobody_else_reads_or_writes_meanwhile(void **state) {
     assert_int_equal(n_unloads, 1);
 }
 
+static void who_wants_the_same_bits_gets_them(void **state) {
+    (void)state;
+    ctx.same_bits = true;
+    kern.strips_same_bits = false;
+    assert_false(product());
+    assert_int_equal(strips.state, DU_STRIPS_EMPTY);
+    kern.strips_same_bits = true;
+    assert_true(product());
+    kern.strips_same_bits = false;
+    assert_false(product()); /* though they are there */
+    ctx.same_bits = false;
+    assert_true(product());
+}
+
 static void the_budget_is_kept(void **state) {
     (void)state;
     size_t n = du_strips_bytes(&w);
@@ -173,6 +187,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_first_product_writes, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_else_reads_or_writes_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_wants_the_same_bits_gets_them, setup, teardown),
         cmocka_unit_test_setup_teardown(the_budget_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(without_room_or_leave_weights_are_used_as_they_lie, setup,
                                         teardown),

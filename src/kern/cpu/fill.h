@@ -18,6 +18,7 @@ void du_kern_fill_probe_c(du_kern *k);
 #if defined(__x86_64__)
 void du_kern_fill_mm_float_avx2(du_kern *k);
 void du_kern_fill_mm_block_avx2(du_kern *k);
+void du_kern_fill_mm_strips_avx2(du_kern *k);
 void du_kern_fill_attn_avx2(du_kern *k);
 void du_kern_fill_vec_avx2(du_kern *k);
 void du_kern_fill_strips_avx2(du_kern *k);

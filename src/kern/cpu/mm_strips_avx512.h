@@ -133,11 +133,6 @@ INLINE void add_tokens(strip_traits k, int R, int N, const strip_group w[2], tok
     }
 }
 
-/* Where a strip's parts lie. */
-typedef struct {
-    const uint8_t *scales, *codes;
-} strip;
-
 INLINE void load_group(strip_traits k, strip_group *w, strip s, int64_t g) {
     const int64_t per_unit = k.block / 32;
     load_codes(k, w->q, s.codes + (size_t)g * du_strip_code_bytes(k.bits));

@@ -12,33 +12,13 @@
 
 #include <immintrin.h>
 
-#include "kern/cpu/inline.h"
-#include "kern/strips.h"
-#include "tensor/quant.h"
+#include "kern/cpu/strip_traits.h"
 
 typedef struct {
     __m512i q[8];
     __m512 scale, min, sub[2];
     __m512i min16;
 } strip_group;
-
-/* What the compiler specialises every function on: a line of DU_STRIPS_LIST. */
-typedef struct {
-    int bits, offset;
-    const int8_t *levels;
-    du_strip_scales scales;
-    float factor;
-    int64_t block;
-} strip_traits;
-
-INLINE int strip_has_sub(strip_traits k) {
-    return k.scales == DU_SCALES_I8_16 || k.scales == DU_SCALES_N_16;
-}
-
-/* Minima per 32 weights. */
-INLINE int strip_has_mins(strip_traits k) {
-    return k.scales == DU_SCALES_F16_MIN || k.scales == DU_SCALES_K4;
-}
 
 /* a | (b & c) */
 INLINE __m512i or_and(__m512i a, __m512i b, __m512i c) {

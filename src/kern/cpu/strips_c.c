@@ -17,4 +17,5 @@ size_t du_strip_bytes(du_dtype dtype, int64_t cols) {
 
 void du_kern_fill_strips_c(du_kern *k) {
     k->strips_write = strips_write;
+    k->strips_same_bits = true; /* there are none */
 }
