@@ -6,7 +6,8 @@
  * comparison. Products are measured on weights that fit the second-level cache (the instruction
  * limit) or, with --large, on N_LARGE bytes of weights (what decoding sees): GB/s of weights for
  * one token, GOP/s (two per weight and token) for 1, 8 and 64 tokens. Ratios are times of C and of
- * the next lower level over this level's. */
+ * the next lower level over this level's; of weights in strips, of the same level's rows. With
+ * strips 256 tokens are offered in bf16 as well, where the level may use that. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +18,10 @@
 #include "base/rng.h"
 #include "kern/cpu/fill.h"
 #include "kern/kern.h"
+#include "kern/strips.h"
 #include "tensor/half.h"
 
-enum { COLS = 2048, ROWS_SMALL = 128, N_LARGE = 96 << 20, T_MAX = 64, N_ROUND = 40 };
+enum { COLS = 2048, ROWS_SMALL = 128, N_LARGE = 96 << 20, T_MAX = 256, N_ROUND = 40 };
 static const double ROUND_S = 0.0005; /* a measured run repeats its call for so long */
 
 static du_rng rng;
@@ -72,11 +74,18 @@ typedef struct {
     du_acts x;
     float *y;
     int64_t T;
+    du_strips strips;
 } product;
 
 static void call_mm(const du_kern *k, void *arg) {
     product *p = arg;
     k->mm[p->w.dtype](p->y, p->w.rows, &p->w, 0, p->w.rows, &p->x, NULL, p->T);
+}
+static void call_mm_strips(const du_kern *k, void *arg) {
+    product *p = arg;
+    if (k->mm_strips[p->w.dtype]) {
+        k->mm_strips[p->w.dtype](p->y, p->w.rows, &p->w, 0, p->w.rows, &p->x, NULL, p->T);
+    }
 }
 
 static void *alloc(size_t n) {
@@ -92,7 +101,8 @@ static void *alloc(size_t n) {
  * numbers of float types are made normal: subnormal ones are slow. */
 static void fill_weights(uint8_t *w, size_t n, du_dtype dtype) {
     for (size_t i = 0; i < n; i++) {
-        w[i] = (uint8_t)du_rng_u64(&rng);
+        uint8_t v = (uint8_t)du_rng_u64(&rng);
+        w[i] = du_dtype_is_block(dtype) ? (v & 0x1f) | 0x20 : v;
     }
     for (size_t i = 0; dtype == DU_F32 && i < n; i += 4) {
         float v = (float)du_rng_uniform(&rng);
@@ -105,8 +115,71 @@ static void fill_weights(uint8_t *w, size_t n, du_dtype dtype) {
     }
 }
 
+/* 1, 8 and 64 tokens; with strips also 256, in bf16. */
+enum { N_COUNT = 4, N_ROWS_COUNT = 3 };
+static const int64_t counts[N_COUNT] = {1, 8, 64, 256};
+
+static void print_mm(const char *what, du_dtype dtype, int isa, double bytes, double s) {
+    printf("%s %-8s %-7s %6.1f GB/s", what, du_dtype_get(dtype)->name, du_isa_name((du_isa)isa),
+           bytes / s * 1e-9);
+}
+
+static void bench_rows(double s[N_COUNT][DU_ISA_COUNT], product *p, bool large) {
+    double bytes = (double)p->w.row_bytes * (double)p->w.rows;
+    double ops = 2.0 * (double)p->w.rows * COLS;
+    int n = large ? 1 : N_ROWS_COUNT;
+    for (int i = 0; i < n; i++) {
+        p->T = counts[i];
+        measure(s[i], &(work){.call = call_mm, .arg = p});
+    }
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        if (!isfinite(s[0][isa])) {
+            continue;
+        }
+        print_mm("mm", p->w.dtype, isa, bytes, s[0][isa]);
+        for (int i = 0; i < n; i++) {
+            printf("  T=%-2d %7.1f GOP/s (%5.2fx C, %5.2fx below)", (int)counts[i],
+                   ops * (double)counts[i] / s[i][isa] * 1e-9, s[i][DU_ISA_C] / s[i][isa],
+                   ratio_below(s[i], isa));
+        }
+        printf("\n");
+        fflush(stdout);
+    }
+}
+
+/* rows: the times of bench_rows */
+static void bench_strips(double rows[N_COUNT][DU_ISA_COUNT], product *p, bool large) {
+    double s[N_COUNT][DU_ISA_COUNT], ops = 2.0 * (double)p->w.rows * COLS;
+    const uint16_t *h = p->x.h;
+    int n = large ? 1 : N_COUNT;
+    for (int i = 0; i < n; i++) {
+        p->T = counts[i];
+        p->x.h = i < N_ROWS_COUNT ? NULL : h;
+        measure(s[i], &(work){.call = call_mm_strips, .arg = p});
+    }
+    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
+        const du_kern *k = du_kern_get((du_isa)isa);
+        if (!k || !k->mm_strips[p->w.dtype]) {
+            continue;
+        }
+        print_mm("mm strips", p->w.dtype, isa, (double)du_strips_bytes(&p->w), s[0][isa]);
+        for (int i = 0; i < n; i++) {
+            double gops = ops * (double)counts[i] / s[i][isa] * 1e-9;
+            if (i < N_ROWS_COUNT) {
+                printf("  T=%-2d %7.1f GOP/s (%5.2fx rows)", (int)counts[i], gops,
+                       rows[i][isa] / s[i][isa]);
+            } else if (k->n_bf16 > 0) {
+                printf("  T=%-2d bf16 %7.1f GOP/s", (int)counts[i], gops);
+            }
+        }
+        printf("\n");
+        fflush(stdout);
+    }
+}
+
 static void bench_mm(du_dtype dtype, bool large) {
     product p = {0};
+    double s[N_COUNT][DU_ISA_COUNT];
     size_t row_bytes = du_dtype_row_bytes(dtype, COLS);
     int64_t rows = large ? (int64_t)(N_LARGE / row_bytes) : ROWS_SMALL;
     uint8_t *w = alloc(row_bytes * (size_t)rows);
@@ -115,33 +188,23 @@ static void bench_mm(du_dtype dtype, bool large) {
     float *x = alloc(sizeof(float) * T_MAX * COLS), *d = alloc(sizeof(float) * T_MAX * COLS / 32);
     int8_t *q = alloc(T_MAX * COLS);
     int16_t *sum = alloc(sizeof(int16_t) * T_MAX * COLS / 16);
-    p.y = alloc(sizeof(float) * T_MAX * (size_t)rows);
+    uint16_t *h = alloc(sizeof(uint16_t) * T_MAX * COLS);
+    p.y = alloc(sizeof(float) * (large ? 1 : T_MAX) * (size_t)rows);
     for (int i = 0; i < T_MAX * COLS; i++) {
         x[i] = (float)du_rng_normal(&rng);
+        h[i] = du_bf16_of_f32(x[i]);
     }
     du_kern_get(DU_ISA_C)->quantize(q, d, sum, x, T_MAX * COLS);
-    p.x = (du_acts){x, COLS, T_MAX, COLS, q, d, sum};
-    static const int64_t counts[] = {1, 8, 64};
-    double s[3][DU_ISA_COUNT], ops = 2.0 * (double)rows * COLS;
-    for (int i = 0; i < (large ? 1 : 3); i++) {
-        p.T = counts[i];
-        measure(s[i], &(work){.call = call_mm, .arg = &p});
+    p.x = (du_acts){x, COLS, T_MAX, COLS, q, d, sum, h, COLS};
+    bench_rows(s, &p, large);
+    if (du_dtype_is_block(dtype)) {
+        p.w.strips = &p.strips;
+        p.strips.data = alloc(du_strips_bytes(&p.w));
+        du_kern_get(du_isa_best())->strips_write(&p.w, 0, rows);
+        bench_strips(s, &p, large);
+        du_free(p.strips.data);
     }
-    for (int isa = 0; isa < DU_ISA_COUNT; isa++) {
-        if (!isfinite(s[0][isa])) {
-            continue;
-        }
-        printf("mm %-8s %-7s %6.1f GB/s", du_dtype_get(dtype)->name, du_isa_name((du_isa)isa),
-               (double)row_bytes * (double)rows / s[0][isa] * 1e-9);
-        for (int i = 0; i < (large ? 1 : 3); i++) {
-            printf("  T=%-2d %7.1f GOP/s (%5.2fx C, %5.2fx below)", (int)counts[i],
-                   ops * (double)counts[i] / s[i][isa] * 1e-9, s[i][DU_ISA_C] / s[i][isa],
-                   ratio_below(s[i], isa));
-        }
-        printf("\n");
-        fflush(stdout);
-    }
-    du_free(w), du_free(x), du_free(d), du_free(q), du_free(sum), du_free(p.y);
+    du_free(w), du_free(x), du_free(d), du_free(q), du_free(sum), du_free(h), du_free(p.y);
 }
 
 /* The other kernels: named calls on one set of buffers. */
