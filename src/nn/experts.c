@@ -173,9 +173,9 @@ static void tap_groups(const du_ctx *ctx, const experts_job *job, const float *x
     }
 }
 
-/* Rows per task so that every thread gets many tasks of one size: about 48. */
+/* Rows per task so that every thread gets many tasks of one size: about 16. */
 static int64_t rows_per_task(const du_ctx *ctx, int64_t all_rows) {
-    int64_t share = all_rows / (48 * du_pool_n_threads(ctx->pool));
+    int64_t share = all_rows / (16 * du_pool_n_threads(ctx->pool));
     return share < 32 ? 32 : share / 32 * 32;
 }
 
