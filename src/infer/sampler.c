@@ -175,11 +175,24 @@ static const float *adjust(du_sampler *s, const float *logits) {
     return s->adjusted;
 }
 
+/* In lanes, which compilers turn into vectors: a reduction by comparison they may not reorder. */
 static float block_max(const float *logits, int64_t n) {
-    float max = -INFINITY;
-#pragma omp simd reduction(max : max)
-    for (int64_t i = 0; i < n; i++) {
+    enum { LANES = 16 };
+    float lanes[LANES], max = -INFINITY;
+    for (int k = 0; k < LANES; k++) {
+        lanes[k] = -INFINITY;
+    }
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int k = 0; k < LANES; k++) {
+            lanes[k] = logits[i + k] > lanes[k] ? logits[i + k] : lanes[k];
+        }
+    }
+    for (; i < n; i++) {
         max = logits[i] > max ? logits[i] : max;
+    }
+    for (int k = 0; k < LANES; k++) {
+        max = lanes[k] > max ? lanes[k] : max;
     }
     return max;
 }
