@@ -174,8 +174,11 @@ INLINE void dot_group(strip_traits k, int unpacked, int N, __m256i dot[N_SIDE][2
                       const uint8_t *codes, const tile *b, const token_group *x, int64_t i) {
     const int n = chunk_quads(k);
     UNROLL
-    for (int c = 0; c < 8 / n; c++) {
+    for (int c = 0; c < 8; c++) {
         __m256i part[N_SIDE][2];
+        if (c >= 8 / n) { /* not the loop's condition: one that runs once cannot be unrolled */
+            continue;
+        }
         dot_chunk(k, unpacked, N, part, codes, b, x, c);
         UNROLL
         for (int m = 0; m < 2; m++) {
