@@ -278,11 +278,11 @@ static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
     if (n < 0 || n >= PATH_BYTES) {
         return du_fail(diag, DU_ELIMIT, "%s: the path is too long", wanted);
     }
+    atomic_store(&temporary[w->slot].ready, true); /* before it exists: no gap for a signal */
     w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         return fail_errno(diag, wanted, "create it", errno);
     }
-    atomic_store(&temporary[w->slot].ready, true);
     return mode == 0 || fchmod(w->fd, mode) == 0 ? DU_OK
                                                  : fail_errno(diag, wanted, "write it", errno);
 }

@@ -5,10 +5,12 @@
  *     8       4     version of the layout, DU_STRIPS_VERSION (little-endian, as everything here)
  *     12      4     bytes of the header
  *     16      8     checksum of the header from here on
- *     24      24    what the model's files were: bytes, when they were written, checksum of
- * contents 48      8     number types with strips here: bit i is GGUF's type i 56      8     number
- * of matrices n 64      32*n  per matrix its GGUF type, 0, rows and columns, and where its strips
- * begin then          zeros up to a multiple of 4096, and the strips
+ *     24      24    what the model's files were: bytes, when written, checksum of contents
+ *     48      8     number types with strips here: bit i is GGUF's type i
+ *     56      8     number of matrices n
+ *     64      32*n  per matrix its GGUF type, 0, rows and columns, and where its strips begin
+ *
+ * then zeros up to a multiple of 4096, and the strips.
  *
  * All matrices of a type are there or none, in the order of the model's weight table, each right
  * behind the one before. So two things say what a whole file looks like: the model, and the set of
