@@ -32,8 +32,9 @@
  *     N_16     f16 d[16], dmin[16]; per half group [16]      w = d sc q - dmin m
  *              bytes sc | m << 4
  *
- * d times the type's factor (DU_STRIPS_LIST) is the d of the formula; q is the code minus the
- * offset. Types whose weights are points of a lattice grow: IQ2 and IQ1 take 3 bits, IQ3 takes 4.
+ * An f16 that is a NaN has one bit of payload, the first. d times the type's factor
+ * (DU_STRIPS_LIST) is the d of the formula; q is the code minus the offset. Types whose weights are
+ * points of a lattice grow: IQ2 and IQ1 take 3 bits, IQ3 takes 4.
  */
 #ifndef DU_KERN_STRIPS_H
 #define DU_KERN_STRIPS_H

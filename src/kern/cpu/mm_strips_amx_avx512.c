@@ -12,8 +12,6 @@
  * Eight bits of mantissa on both sides cost less than activations in 8-bit integers do, and no
  * scales are applied inside; a token's result does not depend on its neighbours, but differs in its
  * roundings from what few tokens get. */
-#include <math.h>
-
 #include "kern/cpu/mm_strips_avx512.h"
 
 enum {
@@ -64,12 +62,9 @@ INLINE __m512 weight(strip_traits k, __m512i q, int c, __m512 scale, __m512 min)
     return _mm512_fmsub_ps(_mm512_cvtepi32_ps(v), scale, min);
 }
 
-/* v with every NaN replaced by one that survives pairs(). */
-INLINE __m512 plain_nan(__m512 v) {
-    return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_set1_ps(NAN));
-}
-
-/* lo and hi rounded to bf16, in pairs. In integers: VCVTNE2PS2BF16 takes two cycles. */
+/* lo and hi rounded to bf16, ties to the smaller magnitude, in pairs. In integers: VCVTNE2PS2BF16
+ * takes two cycles. A NaN stays one, since it comes from a strip's (kern/strips.h) or from an
+ * operation, and its lower bits are zeros. */
 INLINE __m512i pairs(__m512 lo, __m512 hi) {
     const __m512i half = _mm512_set1_epi32(0x7fff), upper = _mm512_set1_epi32((int)0xffff0000);
     __m512i l = _mm512_add_epi32(_mm512_castps_si512(lo), half);
@@ -81,10 +76,6 @@ INLINE __m512i pairs(__m512 lo, __m512 hi) {
 INLINE void unpack_group(strip_traits k, uint16_t out[N_TILE][32], strip s, int64_t g) {
     strip_group w;
     load_group(k, &w, s, g);
-    w.scale = plain_nan(w.scale);
-    if (strip_has_mins(k)) {
-        w.min = plain_nan(w.min);
-    }
     UNROLL
     for (int h = 0; h < 2; h++) {
         __m512 scale = strip_has_sub(k) ? _mm512_mul_ps(w.scale, w.sub[h]) : w.scale;
