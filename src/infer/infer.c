@@ -152,8 +152,8 @@ void du_infer_set_deterministic(du_infer *inf, bool deterministic) {
 bool du_infer_deterministic_differs(const du_infer *inf, int64_t n_rows) {
     int64_t from = inf->ctx.kern->n_bf16;
     bool in_bf16 = from > 0 && n_rows >= from;
-    return inf->model->block_quantised &&
-           (in_bf16 || (inf->ctx.strips && !inf->ctx.kern->strips_same_bits));
+    return inf->model->block_quantised && inf->ctx.strips &&
+           (in_bf16 || !inf->ctx.kern->strips_same_bits);
 }
 
 void du_infer_repack(du_infer *inf) {

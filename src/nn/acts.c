@@ -75,7 +75,8 @@ du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int6
     if (!for_blocks) {
         return DU_OK;
     }
-    bool with_bf16 = !ctx->same_bits && ctx->kern->n_bf16 > 0 && T >= ctx->kern->n_bf16;
+    const int64_t from = ctx->kern->n_bf16; /* strips alone are multiplied so */
+    bool with_bf16 = ctx->strips && !ctx->same_bits && from > 0 && T >= from;
     du_err err = quantize(ctx, out, false);
     return err == DU_OK && with_bf16 ? make_bf16(ctx, out) : err;
 }

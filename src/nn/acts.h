@@ -6,7 +6,8 @@
 
 /* Describes x [T, cols], rows ldx apart, and, when for_blocks, makes in the scratch arena the forms
  * that products with block-quantised weights read (cols is then a multiple of 32): 8 bits, and bf16
- * where many rows are faster so and bits may depend on their number. Returns DU_OK, DU_ENOMEM. */
+ * where there may be strips, many rows are faster so and bits may depend on their number. Returns
+ * DU_OK, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_acts_make(du_ctx *ctx, du_acts *out, const float *x, int64_t ldx, int64_t T, int64_t cols,
                     bool for_blocks);

@@ -61,7 +61,8 @@ static void expect_same(const fixture *f, const char *name, const du_infer_param
     du_model *model = open_model_at(gguf);
     du_infer *inf = open_infer(model, *params);
     const du_kern *kern = du_kern_get(du_infer_isa(inf));
-    bool wanted = kern->strips_same_bits && du_model_strips_bytes(model, kern) > 0;
+    bool wanted = params->repack != DU_REPACK_OFF && kern->strips_same_bits &&
+                  du_model_strips_bytes(model, kern) > 0;
     assert_true(du_model_strips_has_room(model) == wanted);
     du_session *s = open_session(inf);
     float *got = all_logits(s, f->ids, N);
@@ -109,6 +110,40 @@ static void a_file_changes_no_bit(void **state) {
             expect_same(&f, names[k], &params);
         }
         du_free(f.want);
+    }
+}
+
+/* As they lie weights have one way of being multiplied, for any number of rows: leaving out
+ * --deterministic then changes nothing. */
+static void without_repacking_all_bits_are_the_same(void **state) {
+    (void)state;
+    for (int k = 0; k < N_NAMES; k++) {
+        fixture f = fixture_make(names[k]);
+        du_infer_params params = plain;
+        params.deterministic = false;
+        expect_same(&f, names[k], &params);
+        du_free(f.want);
+    }
+}
+
+/* What a runner says of that: only of rows enough for bf16, or where strips round otherwise. */
+static void what_deterministic_changes_is_known(void **state) {
+    (void)state;
+    write_quantised(names[0], gguf, 0);
+    for (int repack = 0; repack < 2; repack++) {
+        du_model *model = open_model_at(gguf);
+        du_infer_params params = plain;
+        params.deterministic = false;
+        params.repack = repack ? DU_REPACK_AUTO : DU_REPACK_OFF;
+        du_infer *inf = open_infer(model, params);
+        const du_kern *kern = du_kern_get(du_infer_isa(inf));
+        bool strips = repack && du_model_strips_bytes(model, kern) > 0;
+        for (int64_t n = 1; n < 100; n++) {
+            bool differs = !kern->strips_same_bits || (kern->n_bf16 > 0 && n >= kern->n_bf16);
+            assert_int_equal(du_infer_deterministic_differs(inf, n), strips && differs);
+        }
+        du_infer_free(inf);
+        du_model_close(model);
     }
 }
 
@@ -166,6 +201,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(repacking_at_any_time_changes_no_bit, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_changes_no_bit, setup, teardown),
+        cmocka_unit_test_setup_teardown(without_repacking_all_bits_are_the_same, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_deterministic_changes_is_known, setup, teardown),
         cmocka_unit_test_setup_teardown(runners_share_a_model, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

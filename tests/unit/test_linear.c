@@ -126,10 +126,29 @@ static void the_split_changes_no_bit(void **state) {
     }
 }
 
+/* Rows in bf16 cost time, and are read by products with strips alone. */
+static void bf16_is_made_where_it_may_be_read(void **state) {
+    (void)state;
+    du_kern kern = *du_kern_get(DU_ISA_C);
+    for (int i = 0; i < 32; i++) {
+        bool strips = i & 1, same_bits = i & 2, for_blocks = i & 4, many = i & 8, wanted = i & 16;
+        du_ctx ctx = {.kern = &kern,
+                      .scratch = du_arena_new(1 << 16),
+                      .strips = strips,
+                      .same_bits = same_bits};
+        du_acts acts;
+        kern.n_bf16 = wanted ? 4 : 0;
+        assert_int_equal(du_acts_make(&ctx, &acts, x, COLS, many ? 4 : 3, COLS, for_blocks), DU_OK);
+        assert_int_equal(acts.h != NULL, strips && !same_bits && for_blocks && many && wanted);
+        du_arena_free(ctx.scratch);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fine_products_have_15_bits),
         cmocka_unit_test(the_split_changes_no_bit),
+        cmocka_unit_test(bf16_is_made_where_it_may_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
