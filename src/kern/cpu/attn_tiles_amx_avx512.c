@@ -4,20 +4,9 @@
  * that four of the eight tile registers are sums.
  *
  * Tile registers are configured and released within each call: a thread's state is its caller's. */
+#include "kern/cpu/amx_tiles.h"
 #include "kern/cpu/attn_tiles_avx512.h"
-
 #include "kern/cpu/fill.h"
-
-/* Palette 1: eight tiles of 16 rows of 64 bytes (Intel SDM vol. 1, 18.3). */
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t n_rows[16];
-} tile_config;
-
-static const tile_config config = {.palette = 1,
-                                   .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-                                   .n_rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
 /* s [n_rows, 16]: 64 rows by one tile of queries */
 static void scores_1(float *s, const uint16_t *q, const uint16_t *k, int64_t n_rows,
@@ -123,7 +112,7 @@ static void step(float *sums, const uint16_t *q, int64_t n_tiles, const uint16_t
     _Alignas(64) float s[2][DU_ATTN_STEP * 16];
     _Alignas(64) uint16_t p[2][DU_ATTN_STEP * 16];
     int64_t ld = du_attn_sums_len(v_dim), n_p = attn_rows(n_kv, 32) / 32, i = 0;
-    _tile_loadconfig(&config);
+    _tile_loadconfig(&amx_tiles);
     for (; i + 2 <= n_tiles; i += 2, sums += 2 * ld) {
         scores_2(s[0], s[1], q + i * du_attn_queries_len(k_dim), k, n_p * 32, k_dim);
         attn_softmax(sums, p[0], s[0], n_kv, seen + 16 * i);

@@ -12,6 +12,7 @@
  * Eight bits of mantissa on both sides cost less than activations in 8-bit integers do, and no
  * scales are applied inside; a token's result does not depend on its neighbours, but differs in its
  * roundings from what few tokens get. */
+#include "kern/cpu/amx_tiles.h"
 #include "kern/cpu/mm_strips_avx512.h"
 
 enum {
@@ -26,19 +27,6 @@ typedef struct {
     _Alignas(64) uint16_t w[2][K_BLOCK / 32][N_TILE][32];                /* two strips */
     _Alignas(64) float y[2][2][N_TILE][N_TILE]; /* sums of rows beyond the last */
 } tiles;
-
-static void tiles_open(void) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = N_TILE;
-    }
-    _tile_loadconfig(&config);
-}
 
 /* Are all codes of the type below 128? */
 INLINE int has_small_codes(strip_traits k) {
@@ -228,7 +216,7 @@ INLINE void mm_tiles(strip_traits k, size_t strip_bytes, float *y, int64_t ldy, 
                      int64_t n_rows) {
     tiles b;
     size_t codes_at = du_strip_codes_at(k.scales, k.block, w->cols);
-    tiles_open();
+    _tile_loadconfig(&amx_tiles);
     for (int64_t t0 = 0; t0 < n_rows; t0 += T_BLOCK) {
         int64_t n = n_rows - t0 < T_BLOCK ? n_rows - t0 : T_BLOCK;
         for (int64_t c = 0; c < w->cols; c += K_BLOCK) {

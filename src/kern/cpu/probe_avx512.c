@@ -1,6 +1,7 @@
 /* The probes on AVX-512, with BF16 and AMX where the machine has them. */
 #include <string.h>
 
+#include "kern/cpu/amx_tiles.h"
 #include "kern/cpu/fill.h"
 #include "kern/cpu/simd_avx512.h"
 
@@ -73,22 +74,11 @@ static double f32(int64_t n) {
     return total;
 }
 
-/* Eight tiles of 16 rows of 64 bytes (Intel SDM vol. 1, 18.3: palette 1): four sums, a and b. */
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
 #define AMX __attribute__((target("amx-tile,amx-int8,amx-bf16")))
 
+/* Four tiles of sums, two of each factor. */
 AMX static void tiles_start(const void *ones) {
-    tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
-    }
-    _tile_loadconfig(&config);
+    _tile_loadconfig(&amx_tiles);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
