@@ -8,6 +8,7 @@
 
 #include "kern/cpu/exp.h"
 #include "kern/cpu/simd_avx512.h"
+#include "kern/cpu/transpose_avx512.h"
 #include "kern/kern.h"
 
 enum { P_TILE = 16 * 32 }; /* weights of 16 queries for 32 rows, [16][32] bf16 */
@@ -40,39 +41,6 @@ INLINE vf exp2_of(vf x) {
 INLINE vf finite_max(vf m) {
     __mmask16 none = _mm512_cmp_ps_mask(m, vf_set1(-INFINITY), _CMP_EQ_OQ);
     return _mm512_mask_mov_ps(m, none, vf_set1(0));
-}
-
-/* 16 rows of 16 lanes of 32 bits become columns. */
-INLINE void transpose_16(__m512i x[16]) {
-    __m512i y[16];
-    UNROLL
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    UNROLL
-    for (int i = 0; i < 16; i += 4) {
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-    /* x[4g + k] holds columns k, 4 + k, 8 + k, 12 + k of rows 4g .. 4g + 3. */
-    UNROLL
-    for (int k = 0; k < 4; k++) {
-        __m512i a = _mm512_shuffle_i32x4(x[k], x[4 + k], 0x44);
-        __m512i b = _mm512_shuffle_i32x4(x[k], x[4 + k], 0xee);
-        __m512i c = _mm512_shuffle_i32x4(x[8 + k], x[12 + k], 0x44);
-        __m512i d = _mm512_shuffle_i32x4(x[8 + k], x[12 + k], 0xee);
-        y[k] = _mm512_shuffle_i32x4(a, c, 0x88);
-        y[4 + k] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        y[8 + k] = _mm512_shuffle_i32x4(b, d, 0x88);
-        y[12 + k] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
-    UNROLL
-    for (int i = 0; i < 16; i++) {
-        x[i] = y[i];
-    }
 }
 
 /* The greatest score of each query; what a query does not see becomes -INFINITY, up to row n_end */

@@ -21,6 +21,7 @@
 #include "kern/cpu/blocks_avx512.h"
 #include "kern/cpu/fill.h"
 #include "kern/cpu/super.h"
+#include "kern/cpu/transpose_avx512.h"
 
 typedef void load_fn(du_wide *w, const uint8_t *p);
 
@@ -222,31 +223,9 @@ typedef struct {
     __m512 acc[N_TOKENS][8][2];           /* phases; two blocks of 16 rows */
 } tokens;
 
-/* v[i] lane j <-> v[j] lane i */
-static __attribute__((noinline)) void transpose_16(__m512i v[16]) {
-    __m512i a[16];
-    for (int i = 0; i < 16; i += 4) {
-        __m512i p = _mm512_unpacklo_epi32(v[i], v[i + 1]),
-                q = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-        __m512i r = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]);
-        __m512i s = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
-        a[i] = _mm512_unpacklo_epi64(p, r);
-        a[i + 1] = _mm512_unpackhi_epi64(p, r);
-        a[i + 2] = _mm512_unpacklo_epi64(q, s);
-        a[i + 3] = _mm512_unpackhi_epi64(q, s);
-    }
-    /* a[4m + k]: quarter n holds column 4n + k of rows 4m .. 4m + 3 */
-    UNROLL
-    for (int k = 0; k < 4; k++) {
-        __m512i p = _mm512_shuffle_i32x4(a[k], a[4 + k], 0x88);
-        __m512i q = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0x88);
-        __m512i r = _mm512_shuffle_i32x4(a[k], a[4 + k], 0xdd);
-        __m512i s = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0xdd);
-        v[k] = _mm512_shuffle_i32x4(p, q, 0x88);
-        v[8 + k] = _mm512_shuffle_i32x4(p, q, 0xdd);
-        v[4 + k] = _mm512_shuffle_i32x4(r, s, 0x88);
-        v[12 + k] = _mm512_shuffle_i32x4(r, s, 0xdd);
-    }
+/* Called, since 64 shuffles for every use of every type would be much code. */
+static __attribute__((noinline)) void transpose(__m512i v[16]) {
+    transpose_16(v);
 }
 
 /* Unpacks 256 columns of 16 rows into place u of the tile. */
@@ -273,24 +252,24 @@ INLINE void fill_super(traits k, tile *b, int u, const uint8_t *const rows[16], 
         }
     }
     for (int j = 0; j < 4; j++) {
-        transpose_16(q[j]);
+        transpose(q[j]);
         memcpy(b->q + 64 * u + 16 * j, q[j], sizeof q[j]);
     }
     if (k.has_sub) {
-        transpose_16(sub);
+        transpose(sub);
         for (int i = 0; i < 16; i++) {
             b->sub[16 * u + 4 * (i % 4) + i / 4] = sub[i];
         }
         b->scale[u] = _mm512_loadu_ps(d);
     } else {
-        transpose_16(scales);
+        transpose(scales);
         memcpy(b->scale + 8 * u, scales, 8 * sizeof *scales);
         if (k.min == 1) {
             memcpy(b->min + 8 * u, scales + 8, 8 * sizeof *scales);
         }
     }
     if (k.min == 2) {
-        transpose_16(min16);
+        transpose(min16);
         memcpy(b->min16 + 8 * u, min16, 8 * sizeof *min16);
         b->min[u] = _mm512_loadu_ps(dmin);
     }
