@@ -1,77 +1,26 @@
 /* The probes on AVX-512, with BF16 and AMX where the machine has them. */
-#include <string.h>
-
-#include "kern/cpu/amx_tiles.h"
-#include "kern/cpu/fill.h"
 #include "kern/cpu/simd_avx512.h"
 
-/* The compiler forgets what it knows of a register, so that no product is computed only once. */
-#define FORGET(v) __asm__ volatile("" : "+v"(v))
+#include "kern/cpu/amx_tiles.h"
+#include "kern/cpu/probe_simd.h"
 
-enum { N_ACC = 16 };
-
-static double int8(int64_t n) {
-    __m512i acc[N_ACC], a = _mm512_set1_epi8(1);
-    UNROLL
-    for (int k = 0; k < N_ACC; k++) {
-        acc[k] = _mm512_setzero_si512();
-    }
-    for (int64_t i = 0; i < n; i++) {
-        UNROLL
-        for (int k = 0; k < N_ACC; k++) {
-            acc[k] = _mm512_dpbusd_epi32(acc[k], a, a);
-            FORGET(acc[k]);
-        }
-    }
-    double total = 0;
-    UNROLL
-    for (int k = 0; k < N_ACC; k++) {
-        total += _mm512_reduce_add_epi32(acc[k]);
-    }
-    return total;
+INLINE vf step_int8(vf sums, vf ones) {
+    __m512i a = _mm512_castps_si512(ones);
+    return _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sums), a, a));
 }
 
-__attribute__((target("avx512bf16"))) static double bf16(int64_t n) {
-    vf acc[N_ACC];
-    __m512i ones = _mm512_set1_epi16(0x3f80);
-    UNROLL
-    for (int k = 0; k < N_ACC; k++) {
-        acc[k] = _mm512_setzero_ps();
-    }
-    for (int64_t i = 0; i < n; i++) {
-        UNROLL
-        for (int k = 0; k < N_ACC; k++) {
-            acc[k] = _mm512_dpbf16_ps(acc[k], (__m512bh)ones, (__m512bh)ones);
-            FORGET(acc[k]);
-        }
-    }
-    double total = 0;
-    UNROLL
-    for (int k = 0; k < N_ACC; k++) {
-        total += (double)_mm512_reduce_add_ps(acc[k]);
-    }
-    return total;
+static double probe_int8(int64_t n) {
+    return probe(step_int8, total_i32, _mm512_castsi512_ps(_mm512_set1_epi8(1)), n);
 }
 
-static double f32(int64_t n) {
-    vf acc[N_ACC], a = vf_set1(1);
-    UNROLL
-    for (int k = 0; k < N_ACC; k++) {
-        acc[k] = vf_set1(0);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        UNROLL
-        for (int k = 0; k < N_ACC; k++) {
-            acc[k] = vf_fma(a, a, acc[k]);
-            FORGET(acc[k]);
-        }
-    }
-    double total = 0;
-    UNROLL
-    for (int k = 0; k < N_ACC; k++) {
-        total += (double)vf_sum(acc[k]);
-    }
-    return total;
+#define BF16 __attribute__((target("avx512bf16")))
+
+BF16 INLINE vf step_bf16(vf sums, vf ones) {
+    return _mm512_dpbf16_ps(sums, (__m512bh)ones, (__m512bh)ones);
+}
+
+BF16 static double probe_bf16(int64_t n) {
+    return probe(step_bf16, total_f32, _mm512_castsi512_ps(_mm512_set1_epi16(0x3f80)), n);
 }
 
 #define AMX __attribute__((target("amx-tile,amx-int8,amx-bf16")))
@@ -98,7 +47,7 @@ AMX static void tiles_end(void *sums) {
     _tile_release();
 }
 
-AMX static double amx_int8(int64_t n) {
+AMX static double probe_amx_int8(int64_t n) {
     int8_t ones[1024];
     int32_t sums[1024];
     memset(ones, 1, sizeof ones);
@@ -117,7 +66,7 @@ AMX static double amx_int8(int64_t n) {
     return total;
 }
 
-AMX static double amx_bf16(int64_t n) {
+AMX static double probe_amx_bf16(int64_t n) {
     uint16_t ones[512];
     float sums[1024];
     for (int i = 0; i < 512; i++) {
@@ -138,35 +87,12 @@ AMX static double amx_bf16(int64_t n) {
     return total;
 }
 
-static uint64_t read_sum(const void *p, int64_t n) {
-    const char *bytes = p;
-    __m512i acc[4];
-    UNROLL
-    for (int k = 0; k < 4; k++) {
-        acc[k] = _mm512_setzero_si512();
-    }
-    for (int64_t i = 0; i < n; i += 256) {
-        UNROLL
-        for (int k = 0; k < 4; k++) {
-            _mm_prefetch(bytes + i + 1024 + 64 * k, _MM_HINT_T0);
-            acc[k] = _mm512_add_epi64(acc[k], _mm512_loadu_si512(bytes + i + 64 * k));
-        }
-    }
-    __m512i half0 = _mm512_add_epi64(acc[0], acc[1]), half1 = _mm512_add_epi64(acc[2], acc[3]);
-    uint64_t lanes[8], sum = 0;
-    _mm512_storeu_si512(lanes, _mm512_add_epi64(half0, half1));
-    for (int k = 0; k < 8; k++) {
-        sum += lanes[k];
-    }
-    return sum;
-}
-
 void du_kern_fill_probe_avx512(du_kern *k) {
     const du_cpu_features *f = du_cpu_get_features();
-    k->probe[DU_PROBE_INT8] = int8;
-    k->probe[DU_PROBE_BF16] = f->avx512_bf16 ? bf16 : NULL;
-    k->probe[DU_PROBE_F32] = f32;
-    k->probe[DU_PROBE_AMX_INT8] = f->amx_int8 ? amx_int8 : NULL;
-    k->probe[DU_PROBE_AMX_BF16] = f->amx_bf16 ? amx_bf16 : NULL;
+    k->probe[DU_PROBE_INT8] = probe_int8;
+    k->probe[DU_PROBE_BF16] = f->avx512_bf16 ? probe_bf16 : NULL;
+    k->probe[DU_PROBE_F32] = probe_f32;
+    k->probe[DU_PROBE_AMX_INT8] = f->amx_int8 ? probe_amx_int8 : NULL;
+    k->probe[DU_PROBE_AMX_BF16] = f->amx_bf16 ? probe_amx_bf16 : NULL;
     k->read_sum = read_sum;
 }

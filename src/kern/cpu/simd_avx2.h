@@ -9,7 +9,8 @@
 #include "kern/cpu/quantize_avx2.h"
 
 typedef __m256 vf;
-enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2, QK_Q = 4, QK_J = 2, PV_Q = 4, PV_V = 2 };
+enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2 };
+enum { QK_Q = 4, QK_J = 2, PV_Q = 4, PV_V = 2, PROBE_N = 10 };
 
 INLINE vf vf_set1(float a) {
     return _mm256_set1_ps(a);
@@ -31,6 +32,9 @@ INLINE vf vf_mul(vf a, vf b) {
 }
 INLINE vf vf_div(vf a, vf b) {
     return _mm256_div_ps(a, b);
+}
+INLINE vf vf_add_u64(vf a, vf b) {
+    return _mm256_castsi256_ps(_mm256_add_epi64(_mm256_castps_si256(a), _mm256_castps_si256(b)));
 }
 INLINE vf vf_fma(vf a, vf b, vf c) {
     return _mm256_fmadd_ps(a, b, c);

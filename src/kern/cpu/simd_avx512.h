@@ -20,6 +20,7 @@ enum {
     QK_J = 2,
     PV_Q = 8, /* queries x vectors of a tile of weighted sums */
     PV_V = 2,
+    PROBE_N = 16, /* registers of sums of a probe */
 };
 
 INLINE vf vf_set1(float a) {
@@ -42,6 +43,10 @@ INLINE vf vf_mul(vf a, vf b) {
 }
 INLINE vf vf_div(vf a, vf b) {
     return _mm512_div_ps(a, b);
+}
+/* As 64-bit integers */
+INLINE vf vf_add_u64(vf a, vf b) {
+    return _mm512_castsi512_ps(_mm512_add_epi64(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
 /* c + a * b and c - a * b, rounded once */
 INLINE vf vf_fma(vf a, vf b, vf c) {

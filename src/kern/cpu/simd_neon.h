@@ -10,7 +10,8 @@
 #include "kern/cpu/inline.h"
 
 typedef float32x4_t vf;
-enum { VF = 4, TILE_R = 4, TILE_N = 4, TILE_N_SCALED = 2, QK_Q = 4, QK_J = 4, PV_Q = 4, PV_V = 4 };
+enum { VF = 4, TILE_R = 4, TILE_N = 4, TILE_N_SCALED = 2 };
+enum { QK_Q = 4, QK_J = 4, PV_Q = 4, PV_V = 4, PROBE_N = 16 };
 
 INLINE vf vf_set1(float a) {
     return vdupq_n_f32(a);
@@ -32,6 +33,10 @@ INLINE vf vf_mul(vf a, vf b) {
 }
 INLINE vf vf_div(vf a, vf b) {
     return vdivq_f32(a, b);
+}
+INLINE vf vf_add_u64(vf a, vf b) {
+    uint64x2_t sum = vaddq_u64(vreinterpretq_u64_f32(a), vreinterpretq_u64_f32(b));
+    return vreinterpretq_f32_u64(sum);
 }
 INLINE vf vf_fma(vf a, vf b, vf c) {
     return vfmaq_f32(c, a, b);
