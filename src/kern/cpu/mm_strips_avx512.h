@@ -13,7 +13,7 @@ enum {
     N_TOKENS = 32,         /* tokens of a tile */
     N_QUAD = 4,            /* tokens computed side by side */
     N_STREAM = 16,         /* for up to so many tokens memory is the limit */
-    PREFETCH_BYTES = 2560, /* how far ahead of the codes in use the next are asked for */
+    PREFETCH_BYTES = 1792, /* how far ahead of the codes in use the next are asked for */
 };
 
 /* The tokens of a tile and, for eight groups of columns, what they need beside q and d. */
@@ -140,17 +140,32 @@ INLINE void load_group(strip_traits k, strip_group *w, strip s, int64_t g) {
                 g % per_unit);
 }
 
-INLINE void prefetch_codes(strip_traits k, strip s, int64_t g) {
-    size_t n = du_strip_code_bytes(k.bits);
-    const char *p = (const char *)s.codes + (size_t)g * n + PREFETCH_BYTES;
+/* Asks for what group g + AHEAD of a strip needs or, behind its last, for what the strip `next` bytes
+ * on begins with. */
+INLINE void prefetch_group(strip_traits k, strip s, int64_t g, int64_t n_all, size_t next) {
+    const int64_t per_unit = k.block / 32;
+    const size_t n = du_strip_code_bytes(k.bits), n_scale = du_strip_scale_bytes(k.scales);
+    const int64_t ahead = (int64_t)(PREFETCH_BYTES / n) + 1;
+    bool wraps = g + ahead >= n_all;
+    size_t skip = wraps ? next : 0;
+    g += wraps ? ahead - n_all : ahead;
+    const uint8_t *codes = s.codes + skip + (size_t)g * n;
+    UNROLL
     for (size_t i = 0; i < n; i += 64) {
-        _mm_prefetch(p + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + i, _MM_HINT_T0);
+    }
+    if (g % per_unit == 0) {
+        const uint8_t *scales = s.scales + skip + (size_t)(g / per_unit) * n_scale;
+        UNROLL
+        for (size_t i = 0; i < n_scale; i += 64) {
+            _mm_prefetch((const char *)scales + i, _MM_HINT_T0);
+        }
     }
 }
 
-/* Adds groups [g0, g0 + n_groups) of R strips to the accumulators of n tokens. */
+/* Adds groups [g0, g0 + n_groups) of n_all in R strips to the accumulators of n tokens. */
 INLINE void add_groups(strip_traits k, int R, const strip s[2], tokens *x, int64_t n, int64_t g0,
-                       int64_t n_groups) {
+                       int64_t n_groups, int64_t n_all, size_t next) {
     for (int64_t i = 0; i < n_groups; i++) {
         strip_group w[2];
         int64_t g = g0 + i;
@@ -158,7 +173,7 @@ INLINE void add_groups(strip_traits k, int R, const strip s[2], tokens *x, int64
         for (int m = 0; m < R; m++) {
             load_group(k, &w[m], s[m], g);
             if (n <= N_STREAM) {
-                prefetch_codes(k, s[m], g);
+                prefetch_group(k, s[m], g, n_all, next);
             }
         }
         int64_t t = 0;
@@ -179,14 +194,14 @@ INLINE __m512 sum_phases(__m512 acc[8][2], int m) {
 
 /* y[t*ldy + 0 .. n_r) for n tokens and the R strips from s on */
 INLINE void mm_tile(strip_traits k, int R, float *y, int64_t ldy, int64_t n_r, const strip s[2],
-                    tokens *x, int64_t n, int64_t cols) {
+                    tokens *x, int64_t n, int64_t cols, size_t next) {
     for (int64_t t = 0; t < n; t++) {
         memset(x->acc[t], 0, sizeof x->acc[t]);
     }
     for (int64_t g = 0; g < cols / 32; g += 8) {
         int64_t n_groups = cols / 32 - g < 8 ? cols / 32 - g : 8;
         fill_tokens(k, x, n, 32 * g, n_groups);
-        add_groups(k, R, s, x, n, g, n_groups);
+        add_groups(k, R, s, x, n, g, n_groups, cols / 32, next);
     }
     for (int m = 0; m < R; m++) {
         int64_t left = n_r - DU_STRIP_ROWS * m;
@@ -212,10 +227,11 @@ INLINE void mm(strip_traits k, size_t strip_bytes, float *y, int64_t ldy, const 
         for (int64_t r = row0; r < row1; r += 2 * DU_STRIP_ROWS) {
             const uint8_t *at = w->strips->data + (size_t)(r / DU_STRIP_ROWS) * strip_bytes;
             strip s[2] = {{at, at + codes_at}, {at + strip_bytes, at + strip_bytes + codes_at}};
+            size_t next = row1 - r > 2 * DU_STRIP_ROWS ? 2 * strip_bytes : 0;
             if (row1 - r > DU_STRIP_ROWS) {
-                mm_tile(k, 2, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols);
+                mm_tile(k, 2, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols, next);
             } else {
-                mm_tile(k, 1, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols);
+                mm_tile(k, 1, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols, 0);
             }
         }
     }
