@@ -1,10 +1,13 @@
 /* The thread pool.
  *
- * A job is published by one 64-bit ticket, (epoch << 32 | tasks left). A thread claims a task by
- * lowering the count with compare-and-swap; the epoch in the upper half makes a claim on a finished
- * job fail, so a thread that was descheduled between looking and claiming can do no harm. The
- * caller works too and waits for *tasks* to be done, never for a thread to arrive: a thread that
- * the system does not run costs nothing.
+ * A job's tasks are cut into as many ranges of neighbours as there are threads. A thread takes
+ * those of its own range, in order, so that it reads on in memory where it stopped, and the same
+ * rows of a matrix in every pass; then what is left in the other ranges. A range is published by
+ * one 64-bit ticket, (epoch << 32 | tasks left). A thread claims a task by lowering the count with
+ * compare-and-swap; the epoch in the upper half makes a claim on a finished job fail, so a thread
+ * that was descheduled between looking and claiming can do no harm. The caller works too and waits
+ * for *tasks* to be done, never for a thread to arrive: a thread that the system does not run costs
+ * nothing.
  *
  * Waiting threads spin for SPIN_S, since the next layer's job comes soon, and then sleep in a
  * futex, so that an idle pool uses no processor time, and one whose thread has lost its core to
@@ -24,7 +27,7 @@
 #include "base/mem.h"
 
 /* How long a thread looks for the next job, or the caller for the last task, before it sleeps:
- * docs/ KERNELS.md has the measurement. Waking costs some 10 us, more on a virtual machine. */
+ * docs/KERNELS.md has the measurement. Waking costs some 10 us, more on a virtual machine. */
 #define SPIN_S 50e-6
 enum { N_LOOKS = 64 }; /* between two looks at the clock */
 
@@ -34,13 +37,17 @@ typedef struct {
     int64_t index;
 } worker;
 
+typedef struct {
+    _Alignas(64) _Atomic uint64_t ticket;
+} range;
+
 struct du_pool {
-    /* The job: written by the caller while the ticket's count is 0, then published by the ticket.
-     */
+    /* The job: written by the caller while no ticket counts a task, then published by tickets. */
     _Atomic(du_task_fn *) fn;
     _Atomic(void *) arg;
     _Atomic int64_t n_tasks;
-    _Alignas(64) _Atomic uint64_t ticket;
+    range *ranges;                        /* [n_threads] */
+    uint32_t epoch;                       /* of the last job, the caller's */
     _Alignas(64) _Atomic int64_t n_done;  /* tasks finished of the current job */
     _Alignas(64) _Atomic uint32_t signal; /* counts published jobs; sleeping workers wait on it */
     _Atomic uint32_t n_sleeping;
@@ -69,24 +76,37 @@ static void relax(void) {
 #endif
 }
 
-/* Claims and runs tasks of the published job until none is left. */
-static void work(du_pool *pool, int64_t i_thread) {
-    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+/* The first task of a range; of the range behind the last, the number of tasks. */
+static int64_t first_of_range(int64_t n_tasks, int64_t n_ranges, int64_t i_range) {
+    return n_tasks * i_range / n_ranges;
+}
+
+/* Claims and runs tasks of a range of the published job until none is left. */
+static void work_range(du_pool *pool, int64_t i_range, int64_t i_thread) {
+    _Atomic uint64_t *at = &pool->ranges[i_range].ticket;
+    uint64_t ticket = atomic_load_explicit(at, memory_order_acquire);
     while ((uint32_t)ticket > 0) {
         du_task_fn *fn = atomic_load_explicit(&pool->fn, memory_order_relaxed);
         void *arg = atomic_load_explicit(&pool->arg, memory_order_relaxed);
         int64_t n_tasks = atomic_load_explicit(&pool->n_tasks, memory_order_relaxed);
-        int64_t i_task = n_tasks - (int64_t)(uint32_t)ticket;
-        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1,
-                                                   memory_order_acq_rel, memory_order_acquire)) {
+        if (!atomic_compare_exchange_weak_explicit(at, &ticket, ticket - 1, memory_order_acq_rel,
+                                                   memory_order_acquire)) {
             continue;
         }
-        fn(arg, i_task, i_thread);
+        int64_t end = first_of_range(n_tasks, pool->n_threads, i_range + 1);
+        fn(arg, end - (int64_t)(uint32_t)ticket, i_thread);
         int64_t done = atomic_fetch_add(&pool->n_done, 1) + 1;
         if (done == n_tasks && atomic_exchange(&pool->caller_sleeps, 0)) {
             futex_wake(&pool->caller_sleeps, 1);
         }
-        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+        ticket = atomic_load_explicit(at, memory_order_acquire);
+    }
+}
+
+/* The thread's own range, then what the others have left. */
+static void work(du_pool *pool, int64_t i_thread) {
+    for (int64_t i = 0; i < pool->n_threads; i++) {
+        work_range(pool, (i_thread + i) % pool->n_threads, i_thread);
     }
 }
 
@@ -180,9 +200,13 @@ du_err du_pool_new(du_pool **out, int64_t n_threads, bool pin, du_diag *diag) {
     }
     *pool = (du_pool){.n_threads = n_threads, .pin = pin};
     pool->workers = du_alloc_zero((size_t)n_threads, sizeof *pool->workers);
-    if (!pool->workers) {
+    pool->ranges = du_alloc_aligned((size_t)n_threads * sizeof *pool->ranges);
+    if (!pool->workers || !pool->ranges) {
         du_pool_free(pool);
         return du_fail_nomem(diag, "the thread pool");
+    }
+    for (int64_t i = 0; i < n_threads; i++) {
+        atomic_init(&pool->ranges[i].ticket, 0);
     }
     for (int64_t i = 0; i < n_threads - 1; i++) {
         worker *w = &pool->workers[i];
@@ -217,6 +241,7 @@ void du_pool_free(du_pool *pool) {
         sched_setaffinity(0, sizeof pool->before, &pool->before);
     }
     du_free(pool->workers);
+    du_free(pool->ranges);
     du_free(pool);
 }
 
@@ -246,12 +271,17 @@ void du_pool_run(du_pool *pool, du_task_fn *fn, void *arg, int64_t n_tasks) {
         return;
     }
     DU_CHECK(n_tasks <= INT32_MAX);
-    uint64_t epoch = (atomic_load(&pool->ticket) >> 32) + 1;
     atomic_store_explicit(&pool->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);
     atomic_store_explicit(&pool->n_tasks, n_tasks, memory_order_relaxed);
     atomic_store_explicit(&pool->n_done, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->ticket, epoch << 32 | (uint64_t)n_tasks, memory_order_release);
+    uint64_t epoch = (uint64_t)++pool->epoch << 32;
+    for (int64_t i = 0; i < pool->n_threads; i++) {
+        int64_t first = first_of_range(n_tasks, pool->n_threads, i);
+        int64_t end = first_of_range(n_tasks, pool->n_threads, i + 1);
+        atomic_store_explicit(&pool->ranges[i].ticket, epoch | (uint64_t)(end - first),
+                              memory_order_release);
+    }
     publish_signal(pool);
     work(pool, 0);
     wait_until_done(pool, n_tasks);

@@ -25,8 +25,9 @@ void du_pool_free(du_pool *pool);
 int64_t du_pool_n_threads(const du_pool *pool);
 
 /* Runs fn(arg, i, thread) for i = 0 .. n_tasks-1 (at most 2^31), each exactly once, and returns
- * when all are done. Tasks are handed out in order to whichever thread is free, so a result must
- * not depend on i_thread. One caller at a time; not from inside a task. pool NULL: in this thread.
+ * when all are done. A thread takes neighbouring tasks in order, about n_tasks / n_threads of them,
+ * and what slower threads have left, so a result must not depend on i_thread. One caller at a time;
+ * not from inside a task. pool NULL: in this thread.
  */
 void du_pool_run(du_pool *pool, du_task_fn *fn, void *arg, int64_t n_tasks);
 

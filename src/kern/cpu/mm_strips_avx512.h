@@ -140,8 +140,8 @@ INLINE void load_group(strip_traits k, strip_group *w, strip s, int64_t g) {
                 g % per_unit);
 }
 
-/* Asks for what group g + AHEAD of a strip needs or, behind its last, for what the strip `next` bytes
- * on begins with. */
+/* Asks for what group g + AHEAD of a strip needs or, behind its last, for what the strip `next`
+ * bytes on begins with. */
 INLINE void prefetch_group(strip_traits k, strip s, int64_t g, int64_t n_all, size_t next) {
     const int64_t per_unit = k.block / 32;
     const size_t n = du_strip_code_bytes(k.bits), n_scale = du_strip_scale_bytes(k.scales);
@@ -227,7 +227,7 @@ INLINE void mm(strip_traits k, size_t strip_bytes, float *y, int64_t ldy, const 
         for (int64_t r = row0; r < row1; r += 2 * DU_STRIP_ROWS) {
             const uint8_t *at = w->strips->data + (size_t)(r / DU_STRIP_ROWS) * strip_bytes;
             strip s[2] = {{at, at + codes_at}, {at + strip_bytes, at + strip_bytes + codes_at}};
-            size_t next = row1 - r > 2 * DU_STRIP_ROWS ? 2 * strip_bytes : 0;
+            size_t next = w->rows - r > 2 * DU_STRIP_ROWS ? 2 * strip_bytes : 0;
             if (row1 - r > DU_STRIP_ROWS) {
                 mm_tile(k, 2, y + t0 * ldy + r, ldy, row1 - r, s, &chosen, n, w->cols, next);
             } else {
