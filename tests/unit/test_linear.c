@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "nn/acts.h"
 #include "nn/linear.h"
 
 enum { ROWS = 200, COLS = 512, T = 9, N_OUT = 3 };
