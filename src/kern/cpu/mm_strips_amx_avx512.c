@@ -242,11 +242,9 @@ INLINE void mm_tiles(strip_traits k, size_t strip_bytes, float *y, int64_t ldy, 
     static void mm_tiles_##name(float *y, int64_t ldy, const du_mat *w, int64_t row0,              \
                                 int64_t row1, const du_acts *x, const int32_t *i_row,              \
                                 int64_t n_rows) {                                                  \
-        const strip_traits k = {bits,   offset,                                                    \
-                                levels, DU_SCALES_##scales,                                        \
-                                factor, sizeof(du_block_##name) > 34 ? 256 : 32};                  \
         if (x->h && n_rows >= N_TILE_TOKENS) {                                                     \
-            mm_tiles(k, du_strip_bytes(DU_##suffix, w->cols), y, ldy, w, row0, row1, x, i_row,     \
+            mm_tiles(STRIP_TRAITS(name, bits, offset, levels, scales, factor),                     \
+                     du_strip_bytes(DU_##suffix, w->cols), y, ldy, w, row0, row1, x, i_row,        \
                      n_rows);                                                                      \
         } else {                                                                                   \
             mm_##name(y, ldy, w, row0, row1, x, i_row, n_rows);                                    \

@@ -300,21 +300,9 @@ INLINE void mm(strip_traits k, size_t strip_bytes, float *y, int64_t ldy, const 
     }
 }
 
-#define MM(suffix, name, bits, offset, levels, scales, factor)                                     \
-    static void mm_##name(float *y, int64_t ldy, const du_mat *w, int64_t row0, int64_t row1,      \
-                          const du_acts *x, const int32_t *i_row, int64_t n_rows) {                \
-        const strip_traits k = {bits,   offset,                                                    \
-                                levels, DU_SCALES_##scales,                                        \
-                                factor, sizeof(du_block_##name) > 34 ? 256 : 32};                  \
-        mm(k, du_strip_bytes(DU_##suffix, w->cols), y, ldy, w, row0, row1, x, i_row, n_rows);      \
-    }
-DU_STRIPS_LIST(MM)
-#undef MM
+DU_STRIPS_LIST(MM_STRIPS)
 
 void du_kern_fill_mm_strips_avx2(du_kern *k) {
-#define FILL(suffix, name, bits, offset, levels, scales, factor)                                   \
-    k->mm_strips[DU_##suffix] = mm_##name;
-    DU_STRIPS_LIST(FILL)
-#undef FILL
+    DU_STRIPS_LIST(FILL_MM_STRIPS)
     k->strips_same_bits = false;
 }
