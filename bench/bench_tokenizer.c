@@ -1,8 +1,7 @@
 /* Speed of encoding, in MB/s of one core.
  *
- *   bench_tokenizer                     made-up text and vocabulary (deepseek-v3's rule, 100,000
- * merges) bench_tokenizer MODEL TEXT          a folder with tokenizer.json or a GGUF file, and a
- * text file
+ *   bench_tokenizer               made-up text and vocabulary (deepseek-v3's rule, 100,000 merges)
+ *   bench_tokenizer MODEL TEXT    a folder with tokenizer.json or a GGUF file, and a text file
  *
  * The text is encoded in parts of PART_BYTES, as documents come, and in one call. Both times of the
  * processor are given: its own (what counts on a busy machine) and the wall's. `first` is the first

@@ -165,8 +165,8 @@ typedef enum {
 /* New text of an answer, in whole characters; either may be "". Called after every token, also when
  * there is nothing new, so that an answer can be stopped at any time by returning true. When a
  * model closes a block of reasoning that neither it nor the template opened, what was content up to
- * there turns out to be reasoning: the results of the call say so, the callback cannot. reasoning,
- * content  borrowed for the call */
+ * there turns out to be reasoning: the results of the call say so, the callback cannot.
+ * reasoning, content  borrowed for the call */
 typedef bool (*dure_text_fn)(void *user, const char *reasoning, const char *content);
 
 /* The prompt's progress: n_done of n_all tokens are computed. Returning true stops the call, which

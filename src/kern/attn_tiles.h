@@ -43,7 +43,8 @@ static inline int64_t du_attn_sums_len(int64_t v_dim) {
 }
 
 /* n <= 64 cached rows into form, zeros behind them.
- * k  NULL: only v    v  NULL: only k; otherwise of the first v_dim values of the rows */
+ * k  NULL: only v
+ * v  of the first v_dim values of the rows; NULL: only k */
 typedef void du_attn_load_fn(uint16_t *k, uint16_t *v, const void *rows, size_t stride, int64_t n,
                              int64_t k_dim, int64_t v_dim);
 

@@ -4,20 +4,21 @@
  * order. With g a group of 32 columns and D[g] its integer dot product (sub-scales included,
  * exact):
  *
- *   acc[p] = sum over g = p, p + 8, p + 16, ... of D[g] * (scale[g] * d[g]) - min[g] * (d[g] *
- * sum[g]) y      = ((acc0 + acc4) + (acc2 + acc6)) + ((acc1 + acc5) + (acc3 + acc7))
+ *   acc[p] = sum over g = p, p + 8, p + 16, ... of
+ *            D[g] * (scale[g] * d[g]) - min[g] * (d[g] * sum[g])
+ *   y      = ((acc0 + acc4) + (acc2 + acc6)) + ((acc1 + acc5) + (acc3 + acc7))
  *
  * one fused multiply-add per term. Two ways are used:
  *
  *  - pairs: two rows with one token. 256 columns at a time stand in four registers; VNNI leaves
- * sums of four columns, which shuffles and adds bring to one lane per group, so that the lanes are
- * the accumulators acc[0..7]. Streams weights: for few tokens.
+ *    sums of four columns, which shuffles and adds bring to one lane per group, so that the lanes
+ *    are the accumulators acc[0..7]. Streams weights: for few tokens.
  *
  *  - tiles: 32 rows with many tokens. The weights are unpacked once and transposed, so that a
  *    register holds four columns of 16 rows and VNNI sums whole groups without shuffles; the lanes
  *    are rows, four columns of a token are broadcast for two registers of weights. Phases p are
- * taken one after the other over N_SUPER * 256 columns, their accumulators kept in memory between.
- */
+ *    taken one after the other over N_SUPER * 256 columns, their accumulators kept in memory
+ *    between. */
 #include "kern/cpu/blocks_avx512.h"
 #include "kern/cpu/fill.h"
 #include "kern/cpu/super.h"
