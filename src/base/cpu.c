@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/machine.h"
 
@@ -13,7 +15,6 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 static du_cpu_features features;
@@ -180,12 +181,29 @@ static int64_t meminfo_available(void) {
     return kib * 1024;
 }
 
-int64_t du_mem_available_bytes(void) {
-    int64_t available = meminfo_available();
-    int64_t limit = read_number("/sys/fs/cgroup/memory.max");
-    int64_t used = read_number("/sys/fs/cgroup/memory.current");
-    if (limit > 0 && used >= 0 && (available == 0 || limit - used < available)) {
-        available = limit > used ? limit - used : 0;
+/* What is left of a limit, at least 1; INT64_MAX where there is none. */
+static int64_t left_of(int64_t limit, int64_t used) {
+    return limit <= 0 || used < 0 ? INT64_MAX : used < limit ? limit - used : 1;
+}
+
+/* Less what stacks are mapped with but hardly use: text/pretok.c's, those of threads. */
+static int64_t address_space_left(void) {
+    enum { STACK_BYTES = 64 << 20 };
+    struct rlimit limit;
+    int64_t pages = read_number("/proc/self/statm"); /* its first number is of all maps */
+    if (pages < 0 || getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur > INT64_MAX) {
+        return INT64_MAX;
     }
-    return available;
+    return left_of((int64_t)limit.rlim_cur, pages * sysconf(_SC_PAGESIZE) + STACK_BYTES);
+}
+
+int64_t du_mem_available_bytes(void) {
+    int64_t machine = meminfo_available(), least = machine > 0 ? machine : INT64_MAX;
+    const int64_t left[] = {left_of(read_number("/sys/fs/cgroup/memory.max"),
+                                    read_number("/sys/fs/cgroup/memory.current")),
+                            address_space_left()};
+    for (int i = 0; i < 2; i++) {
+        least = left[i] < least ? left[i] : least;
+    }
+    return least < INT64_MAX ? least : 0;
 }

@@ -517,6 +517,25 @@ static void cpu_levels(void **state) {
     assert_true(du_mem_available_bytes() > 0);
 }
 
+static void free_memory_ends_with_the_address_space(void **state) {
+    (void)state;
+    enum { MIB = 1 << 20 };
+    struct rlimit before, limit;
+    long long pages;
+    FILE *f = fopen("/proc/self/statm", "re");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%lld", &pages), 1);
+    fclose(f);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)pages * (rlim_t)getpagesize() + 128 * MIB;
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    int64_t available = du_mem_available_bytes();
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    assert_true(available > 60 * MIB && available <= 64 * MIB);
+    assert_true(du_mem_available_bytes() > 64 * MIB);
+}
+
 int main(void) {
     du_json_use_counted_heap();
     const struct CMUnitTest tests[] = {
@@ -539,6 +558,7 @@ int main(void) {
         cmocka_unit_test(pool_pins_until_it_is_freed),
         cmocka_unit_test(idle_pool_uses_no_processor),
         cmocka_unit_test(cpu_levels),
+        cmocka_unit_test(free_memory_ends_with_the_address_space),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
