@@ -7,6 +7,7 @@ import array
 import ast
 import json
 import os
+import re
 import resource
 import subprocess
 
@@ -47,6 +48,12 @@ def run(*words, stdin=b"", status=0, timeout=120, address_space=None, **environm
         raise AssertionError(f"dure {' '.join(map(str, words))}: status {done.status}, expected "
                              f"{status}\n{done.out_bytes!r}\n{done.err_bytes!r}")
     return done
+
+
+def sanitized():
+    """Whether the program was built with sanitizers, whose shadow is terabytes of addresses."""
+    cache = read(os.environ["DURE_BUILD_DIR"], "CMakeCache.txt")
+    return re.search(r"^DURE_SANITIZE:\w+=.", cache, re.MULTILINE) is not None
 
 
 GOLDEN = os.path.join(SOURCE, "tests/golden")

@@ -78,10 +78,9 @@ static du_err place(du_infer *inf, const du_infer_params *params, int64_t n_sess
     if (!du_mul_i64(du_pages_for(n_ctx), page, &wish.cache_bytes)) {
         wish.cache_bytes = INT64_MAX;
     }
-    du_repack_choice choice;
-    du_err err = du_repack_choose(&choice, inf->model, &wish, diag);
+    du_repack_choice choice = du_repack_choose(inf->model, &wish);
     inf->ctx.strips = choice.strips;
-    return err ? err : choose_n_ctx(inf, params, n_sessions, wish.available - choice.taken, diag);
+    return choose_n_ctx(inf, params, n_sessions, wish.available - choice.taken, diag);
 }
 
 static du_err start(du_infer *inf, const du_infer_params *params, du_diag *diag) {

@@ -50,27 +50,29 @@ static bool use_cache(const du_model *model, const du_repack_wish *wish) {
     return err == DU_OK;
 }
 
-du_err du_repack_choose(du_repack_choice *out, const du_model *model, const du_repack_wish *wish,
-                        du_diag *diag) {
-    *out = (du_repack_choice){0};
+du_repack_choice du_repack_choose(const du_model *model, const du_repack_wish *wish) {
+    du_repack_choice out = {0};
     bool in_file = wish->how == DU_REPACK_CACHE;
     size_t n_bytes = du_model_strips_bytes(model, wish->kern);
     if (wish->how == DU_REPACK_OFF) {
-        return DU_OK;
+        return out;
     }
     if (n_bytes == 0) {
         if (in_file) {
             note(&wish->watch, du_weights_path(model->files),
                  "has no weights that this processor wants repacked: nothing to keep");
         }
-        return DU_OK;
+        return out;
     }
-    out->strips = du_model_strips_has_room(model) || (in_file && use_cache(model, wish));
-    if (out->strips || !du_repack_fits(n_bytes, wish->cache_bytes, wish->available)) {
-        return DU_OK;
+    out.strips = du_model_strips_has_room(model) || (in_file && use_cache(model, wish));
+    if (out.strips || !du_repack_fits(n_bytes, wish->cache_bytes, wish->available)) {
+        return out;
     }
-    du_err err = du_model_strips_reserve(model, wish->kern, diag);
-    out->strips = err == DU_OK;
-    out->taken = err == DU_OK ? (int64_t)n_bytes : 0;
-    return err;
+    du_diag diag;
+    du_diag_reset(&diag);
+    if (du_model_strips_reserve(model, wish->kern, &diag) != DU_OK) {
+        note(&wish->watch, diag.msg, "using the layout of the model's own file");
+        return out;
+    }
+    return (du_repack_choice){.strips = true, .taken = (int64_t)n_bytes};
 }

@@ -40,10 +40,8 @@ typedef struct {
     int64_t taken; /* bytes of memory that steps will fill with weights */
 } du_repack_choice;
 
-/* Gives the weights the layout that is wished for, as far as that can be; *out is "as they lie" on
- * failure. Returns DU_OK, DU_ENOMEM. */
-DU_NODISCARD
-du_err du_repack_choose(du_repack_choice *out, const du_model *model, const du_repack_wish *wish,
-                        du_diag *diag);
+/* Gives the weights the layout that is wished for. Where that cannot be, a note says so, and they
+ * are used as they lie. */
+du_repack_choice du_repack_choose(const du_model *model, const du_repack_wish *wish);
 
 #endif

@@ -4,7 +4,6 @@ The address space is limited to what intact files of this size need, with room t
 asks for beyond its own size is refused by the system and shows as another message."""
 import json
 import os
-import re
 import shutil
 import struct
 import tempfile
@@ -26,13 +25,7 @@ def join(header, body):
     return struct.pack("<Q", len(text)) + text + body
 
 
-def address_space():
-    cache = program.read(os.environ["DURE_BUILD_DIR"], "CMakeCache.txt")
-    sanitized = re.search(r"^DURE_SANITIZE:\w+=.", cache, re.MULTILINE)
-    return None if sanitized else 128 << 20  # a sanitizer's shadow is terabytes of addresses
-
-
-LIMIT = address_space()
+LIMIT = None if program.sanitized() else 128 << 20
 
 
 class Directory(unittest.TestCase):

@@ -1,6 +1,7 @@
 """`--repack`: the layout of weights changes no bit, and the file of --repack cache is written once,
 used then, and never trusted."""
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,12 @@ class Repack(unittest.TestCase):
 
     def path(self, name):
         return os.path.join(self.folder, name)
+
+    def big_model(self):
+        """A model whose weights are most of what a run needs."""
+        write_big_model(self.path("big"), vocab=2048, width=768)
+        program.run("quantize", self.path("big"), self.path("big.gguf"), "--type", "Q8_0")
+        return self.path("big.gguf")
 
     def answer(self, *words, **more):
         """What a run says of the file."""
@@ -139,6 +146,25 @@ class Repack(unittest.TestCase):
         self.assertIn("nothing to keep", done.err)
         self.assertFalse(os.path.exists(self.strips))
 
+    @unittest.skipIf(program.sanitized(), "sanitizers need terabytes of addresses")
+    def test_little_address_space(self):
+        """What runs with the weights as they lie runs by itself, with less context if need be."""
+        model, results = self.big_model(), []
+
+        def runs(space, *words):
+            process = subprocess.run(
+                [program.DURE, "run", model, "--raw", "-p", "a", "-n", "1", "-q", "--threads", "1",
+                 *words], capture_output=True,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (space, space)))
+            return process.returncode == 0
+
+        for space in range(96 << 20, 176 << 20, 8 << 20):
+            results.append(runs(space, "--repack", "off", "-c", "64"))
+            if results[-1]:
+                self.assertTrue(runs(space, "-c", "64"), space)
+                self.assertTrue(runs(space), space)
+        self.assertEqual(set(results), {False, True})
+
     def interrupt(self, model, number):
         """Starts on a model and sends a signal while the file is written; the exit status."""
         for _ in range(10):
@@ -156,9 +182,7 @@ class Repack(unittest.TestCase):
 
     @unittest.skipUnless(REPACKS, "this machine has no use for repacked weights")
     def test_interrupts_leave_nothing_under_the_name(self):
-        write_big_model(self.path("big"), vocab=2048, width=768)
-        model = self.path("big.gguf")
-        program.run("quantize", self.path("big"), model, "--type", "Q8_0")
+        model = self.big_model()
         before = sorted(os.listdir(self.folder))
         self.assertEqual(self.interrupt(model, signal.SIGTERM), 130)
         self.assertEqual(sorted(os.listdir(self.folder)), before)
