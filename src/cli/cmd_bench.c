@@ -9,8 +9,8 @@
  *
  * bytes_per_token is what a token's share of one forward pass reads: the weights (of the experts as
  * many different ones as random choices hit), and in decode the cached rows of its own sequence.
- * macs_per_token counts the products with matrices; attention's with the cache are left out. Times
- * tokens per second they are compared with what this machine reads and multiplies when it does
+ * macs_per_token counts the products with matrices; attention's with the cache are left out. Both,
+ * times tokens per second, are compared with what this machine reads and multiplies when it does
  * nothing else. */
 #include <math.h>
 #include <stdio.h>
@@ -200,6 +200,15 @@ static void add_row(bench *b, const outcome *o) {
     }
 }
 
+/* What du_infer_repacked says, in the JSON and for people. */
+static const struct {
+    const char *name, *text;
+} repacked[] = {
+    [DU_REPACK_AUTO] = {"memory", "weights repacked in memory"},
+    [DU_REPACK_OFF] = {"no", "weights as in the model's file"},
+    [DU_REPACK_CACHE] = {"file", "weights repacked, from MODEL.strips"},
+};
+
 static json_t *json_of(const bench *b, const outcome *o) {
     json_t *runs = json_array();
     for (int64_t i = 0; i < n_repeats; i++) {
@@ -213,12 +222,13 @@ static json_t *json_of(const bench *b, const outcome *o) {
         (json_int_t)du_infer_n_threads(b->runner.infer), "isa",
         du_isa_name(du_infer_isa(b->runner.infer)), "tok_s", o->tok_s, "runs", runs);
     json_t *more = json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:I, s:f}", "bytes_per_token", o->bytes,
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:I, s:f, s:s}", "bytes_per_token", o->bytes,
         "bandwidth", b->bandwidth, "bandwidth_fraction", bandwidth_fraction(b, o), "macs_per_token",
         o->macs, "int8_peak", b->int8_peak, "int8_fraction", int8_fraction(b, o),
         "joules_per_token", o->joules < 0 ? json_null() : json_real(o->joules), "first_token_ms",
         b->first_token_s * 1e3, "resident_bytes", (json_int_t)memory.peak, "anonymous_bytes",
-        (json_int_t)memory.anonymous, "deterministic_cost", 1 - b->deterministic_tok_s / o->tok_s);
+        (json_int_t)memory.anonymous, "deterministic_cost", 1 - b->deterministic_tok_s / o->tok_s,
+        "repacked", repacked[du_infer_repacked(b->runner.infer)].name);
     json_object_update_missing(v, more);
     json_decref(more);
     return v;
@@ -380,6 +390,7 @@ static du_err print(bench *b, du_diag *diag) {
     printf("first token after %.0f ms, %s resident at most, %s of it beside the file\n",
            b->first_token_s * 1e3, du_cli_bytes(peak, memory.peak),
            du_cli_bytes(anonymous, memory.anonymous));
+    printf("%s\n", repacked[du_infer_repacked(b->runner.infer)].text);
     return du_cli_table_print(&b->table, stdout, diag);
 }
 

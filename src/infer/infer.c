@@ -155,6 +155,12 @@ bool du_infer_deterministic_differs(const du_infer *inf, int64_t n_rows) {
            (in_bf16 || !inf->ctx.kern->strips_same_bits);
 }
 
+du_repack du_infer_repacked(const du_infer *inf) {
+    return !inf->ctx.strips                      ? DU_REPACK_OFF
+           : du_model_strips_in_file(inf->model) ? DU_REPACK_CACHE
+                                                 : DU_REPACK_AUTO;
+}
+
 void du_infer_repack(du_infer *inf) {
     du_model_strips_write(&inf->ctx, inf->model);
 }

@@ -47,6 +47,10 @@ int64_t du_infer_n_chunk(const du_infer *inf);
 du_isa du_infer_isa(const du_infer *inf);
 int64_t du_infer_pages_free(const du_infer *inf);
 
+/* What came of params.repack: OFF (the weights are read as they lie), AUTO (from memory) or CACHE
+ * (from the file). */
+du_repack du_infer_repacked(const du_infer *inf);
+
 /* Turns params.deterministic on or off, and tells whether that changes what steps of so many rows
  * compute on this machine. */
 void du_infer_set_deterministic(du_infer *inf, bool deterministic);

@@ -97,6 +97,14 @@ bool du_model_strips_has_room(const du_model *model) {
     return has;
 }
 
+bool du_model_strips_in_file(const du_model *model) {
+    struct du_model_strips *s = model->strips;
+    pthread_mutex_lock(&s->lock);
+    bool in_file = s->map.data != NULL;
+    pthread_mutex_unlock(&s->lock);
+    return in_file;
+}
+
 du_err du_model_strips_reserve(const du_model *model, const du_kern *kern, du_diag *diag) {
     struct du_model_strips *s = model->strips;
     du_err err = DU_OK;

@@ -13,6 +13,9 @@ size_t du_model_strips_bytes(const du_model *model, const du_kern *kern);
 /* Whether the matrices have room already. Thread-safe. */
 bool du_model_strips_has_room(const du_model *model);
 
+/* Whether that room is a file's. Thread-safe. */
+bool du_model_strips_in_file(const du_model *model);
+
 /* Gives these matrices room in memory, unless they have some; thread-safe.
  * Returns DU_OK, DU_ENOMEM (the model is as it was). */
 DU_NODISCARD

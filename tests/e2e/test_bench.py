@@ -3,8 +3,10 @@ import glob
 import json
 import math
 import os
+import shutil
 import statistics
 import struct
+import tempfile
 import unittest
 
 import program
@@ -108,10 +110,29 @@ class Bench(unittest.TestCase):
         (one,) = program.run("bench", MODEL, "-p", "8", "-n", "0", "-r", "1", "--json").json
         self.assertEqual(one["test"], "prefill")
         lines = program.run("bench", MODEL, "-p", "8", "-n", "4", "-r", "1").out.splitlines()
-        self.assertEqual([line.split()[0] for line in lines[2:]], ["test", "prefill", "decode"])
+        self.assertEqual([line.split()[0] for line in lines[3:]], ["test", "prefill", "decode"])
         self.assertIn("first token after", lines[1])
+        self.assertEqual(lines[2], "weights as in the model's file")  # they are floats
         self.assertLessEqual(max(map(len, lines)), 80)
-        self.assertEqual(lines[3].split()[4], lines[3].split()[-1])  # costs nothing then
+        self.assertEqual(lines[4].split()[4], lines[4].split()[-1])  # costs nothing then
+
+    def test_where_weights_are_read(self):
+        """The same layout in the text and in the JSON, on machines with a use for another or not."""
+        with tempfile.TemporaryDirectory() as folder:
+            model = shutil.copy(os.path.join(program.SOURCE, "models/dure-tiny.gguf"), folder)
+            words = ("bench", model, "-p", "2", "-n", "0", "-r", "1")
+            done = program.run(*words, "--repack", "cache")
+            repacks = os.path.exists(model + ".strips")
+            texts = {"no": "weights as in the model's file",
+                     "memory": "weights repacked in memory",
+                     "file": "weights repacked, from MODEL.strips"}
+            for how, where in (("off", "no"), ("auto", "memory"), ("cache", "file")):
+                where = where if repacks else "no"
+                (one,) = program.run(*words, "--json", "--repack", how).json
+                self.assertEqual(one["repacked"], where)
+                self.assertEqual(program.run(*words, "--repack", how).out.splitlines()[2],
+                                 texts[where])
+            self.assertEqual(done.out.splitlines()[2], texts["file" if repacks else "no"])
 
     def test_mistakes(self):
         for words, status, message in ((("-p", "0", "-n", "0"), 2, "nothing to measure"),

@@ -92,6 +92,7 @@ static choice choose(du_repack repack, int64_t available) {
     n_progress = 0;
     du_repack_choice got = du_repack_choose(model, &wish);
     assert_true(got.strips == du_model_strips_has_room(model));
+    assert_true(du_model_strips_in_file(model) == (got.strips && got.taken == 0));
     du_model_close(model);
     return (choice){got.strips, du_file_exists(strips), got.taken, bytes};
 }
