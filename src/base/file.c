@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 static du_err fail_errno(du_diag *diag, const char *path, const char *doing, int code) {
@@ -258,6 +259,15 @@ static du_err find_target(char *path, mode_t *mode, const char *wanted, du_diag 
                : du_fail(diag, DU_EEXIST, "%s: exists and is not a regular file", wanted);
 }
 
+/* A name that nobody else takes, nor took before being killed: the processes of two containers may
+ * have the same number. name [PATH_BYTES] out; false: too long. */
+static bool name_temporary(char *name, const char *path) {
+    uint64_t seed[2];
+    du_hash_draw_seed(seed);
+    int n = snprintf(name, PATH_BYTES, "%s.tmp-%08x", path, (unsigned)seed[0]);
+    return n > 0 && n < PATH_BYTES;
+}
+
 /* Creates the temporary file beside the final name. */
 static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
     char path[PATH_BYTES];
@@ -274,8 +284,7 @@ static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
                        : du_fail_nomem(diag, wanted);
     }
     char *name = temporary[w->slot].path;
-    int n = snprintf(name, PATH_BYTES, "%s.tmp-%ld-%d", path, (long)getpid(), w->slot);
-    if (n < 0 || n >= PATH_BYTES) {
+    if (!name_temporary(name, path)) {
         return du_fail(diag, DU_ELIMIT, "%s: the path is too long", wanted);
     }
     atomic_store(&temporary[w->slot].ready, true); /* before it exists: no gap for a signal */

@@ -52,7 +52,7 @@ du_err du_dir_make(const char *path, du_diag *diag);
 /* dir + "/" + name on the heap (du_free), NULL when memory is short. */
 char *du_path_join(const char *dir, const char *name);
 
-/* A buffered writer to PATH.tmp-PID-N beside the final name. */
+/* A buffered writer to PATH.tmp-XXXXXXXX beside the final name. */
 typedef struct du_writer du_writer;
 
 /* A symbolic link stays and its target is written; a file that is replaced passes on its

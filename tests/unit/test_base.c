@@ -241,6 +241,36 @@ static void put(const char *path, const char *text) {
     du_writer_close(w);
 }
 
+/* The path of the only file in the folder. */
+static const char *only_file(const test_tmp *tmp) {
+    assert_int_equal(test_tmp_count(tmp), 1);
+    DIR *dir = opendir(tmp->path);
+    const char *path = NULL;
+    for (struct dirent *e; (e = readdir(dir));) {
+        path = e->d_name[0] != '.' ? test_tmp_file(tmp, e->d_name) : path;
+    }
+    closedir(dir);
+    return path;
+}
+
+/* What a killed writer left is in nobody's way: the next may have its process's number. */
+static void writers_choose_new_names(void **state) {
+    (void)state;
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_tmp tmp = test_tmp_make();
+    const char *path = test_tmp_file(&tmp, "f");
+    du_writer *w;
+    assert_ok(du_writer_open(&w, path, &diag), &diag);
+    const char *left = only_file(&tmp);
+    assert_true(strncmp(left, path, strlen(path)) == 0 && strstr(left, ".tmp-"));
+    du_writer_close(w);
+    put(left, "a part");
+    put(path, "all");
+    assert_int_equal(test_tmp_count(&tmp), 2);
+    test_tmp_remove(&tmp);
+}
+
 static void writer_keeps_links_and_permissions(void **state) {
     (void)state;
     test_tmp tmp = test_tmp_make();
@@ -547,6 +577,7 @@ int main(void) {
         cmocka_unit_test(reserved_memory_is_taken_when_written),
         cmocka_unit_test(unloaded_pages_come_back),
         cmocka_unit_test(writer_is_atomic),
+        cmocka_unit_test(writers_choose_new_names),
         cmocka_unit_test(writer_keeps_links_and_permissions),
         cmocka_unit_test(writer_takes_room_and_permissions),
         cmocka_unit_test(writer_replaces_nothing_but_files),
