@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import subprocess
+import time
 
 DURE = os.environ["DURE"]
 SOURCE = os.environ["DURE_SOURCE_DIR"]
@@ -48,6 +49,35 @@ def run(*words, stdin=b"", status=0, timeout=120, address_space=None, **environm
         raise AssertionError(f"dure {' '.join(map(str, words))}: status {done.status}, expected "
                              f"{status}\n{done.out_bytes!r}\n{done.err_bytes!r}")
     return done
+
+
+def writes_without_names(folder):
+    """Whether a file there can be written without a name until it is whole."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
+        return True
+    except OSError:
+        return False
+
+
+def is_writing(process, folder):
+    """Whether the process has begun to write a file there, which has a temporary name or none."""
+    if any(".tmp-" in name for name in os.listdir(folder)):
+        return True
+    opened, start = f"/proc/{process.pid}/fd", os.path.realpath(folder) + "/"
+    try:
+        links = [os.readlink(os.path.join(opened, name)) for name in os.listdir(opened)]
+    except OSError:  # one closed meanwhile
+        return False
+    return any(link.startswith(start) and link.endswith(" (deleted)") for link in links)
+
+
+def wait_until_it_writes(process, folder, seconds=60):
+    end = time.monotonic() + seconds
+    while not is_writing(process, folder):
+        assert time.monotonic() < end, "nothing is written"
+        assert process.poll() is None, "the process has ended"
+        time.sleep(0.01)
 
 
 def sanitized():

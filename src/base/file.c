@@ -1,8 +1,9 @@
 /* Files: maps, whole reads, writers with a temporary name.
  *
- * A writer keeps one buffer and a sticky error number. The temporary name stands in a small table
- * of fixed size, so that a signal handler can unlink what is half-written without touching the
- * heap. */
+ * A writer keeps one buffer and a sticky error number. Its file has no name until it is whole,
+ * where the file system knows such files (O_TMPFILE), and a temporary one elsewhere. That stands in
+ * a small table of fixed size, so that a signal handler can unlink what is half-written without
+ * touching the heap. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -209,6 +210,7 @@ struct du_writer {
     uint8_t *buffer;
     size_t n_buffer;
     int64_t pos;
+    bool named; /* the file lies under its temporary name */
     bool committed;
 };
 
@@ -268,6 +270,31 @@ static bool name_temporary(char *name, const char *path) {
     return n > 0 && n < PATH_BYTES;
 }
 
+/* Gives a file that has no name one. */
+static bool link_unnamed(int fd, const char *name) {
+    char at[32];
+    snprintf(at, sizeof at, "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, at, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+}
+
+/* A file without a name in the folder of `name`, which is gone with the process however that ends;
+ * -1 where there are no such files, or none that can get a name later: a first one tries it. */
+static int create_unnamed(const char *name) {
+    char dir[PATH_BYTES];
+    const char *slash = strrchr(name, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - name) + 1 : 1, slash ? name : ".");
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    bool works = fd >= 0 && link_unnamed(fd, name);
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (!works) {
+        return -1;
+    }
+    unlink(name);
+    return open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+}
+
 /* Creates the temporary file beside the final name. */
 static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
     char path[PATH_BYTES];
@@ -288,7 +315,11 @@ static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
         return du_fail(diag, DU_ELIMIT, "%s: the path is too long", wanted);
     }
     atomic_store(&temporary[w->slot].ready, true); /* before it exists: no gap for a signal */
-    w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    w->fd = create_unnamed(name);
+    w->named = w->fd < 0;
+    if (w->named) {
+        w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    }
     if (w->fd < 0) {
         return fail_errno(diag, wanted, "create it", errno);
     }
@@ -387,6 +418,10 @@ du_err du_writer_commit(du_writer *w, du_diag *diag) {
     if (!w->error && fsync(w->fd) != 0 && errno != EINVAL) {
         w->error = errno;
     }
+    if (!w->error && !w->named) {
+        w->named = link_unnamed(w->fd, temporary[w->slot].path);
+        w->error = w->named ? 0 : errno;
+    }
     if (!w->error && rename(temporary[w->slot].path, w->path) != 0) {
         w->error = errno;
     }
@@ -403,7 +438,7 @@ void du_writer_close(du_writer *w) {
     }
     if (w->fd >= 0) {
         close(w->fd);
-        if (!w->committed) {
+        if (w->named && !w->committed) {
             unlink(temporary[w->slot].path);
         }
     }

@@ -52,7 +52,8 @@ du_err du_dir_make(const char *path, du_diag *diag);
 /* dir + "/" + name on the heap (du_free), NULL when memory is short. */
 char *du_path_join(const char *dir, const char *name);
 
-/* A buffered writer to PATH.tmp-XXXXXXXX beside the final name. */
+/* A buffered writer to a file without a name in the final one's folder or, where the file system
+ * has none, to PATH.tmp-XXXXXXXX. */
 typedef struct du_writer du_writer;
 
 /* A symbolic link stays and its target is written; a file that is replaced passes on its
@@ -75,8 +76,8 @@ bool du_writer_failed(const du_writer *w); /* to stop long work early */
 /* Overwrites bytes written before (a header whose sizes were unknown). offset + n <= pos. */
 void du_write_at(du_writer *w, int64_t offset, const void *bytes, size_t n);
 
-/* Flushes, syncs and renames to the final name. On failure (also of any earlier write) the final
- * name is as it was. Returns DU_OK, DU_EIO. */
+/* Flushes, syncs and renames to the final name, by way of the temporary one. On failure (also of
+ * any earlier write) the final name is as it was. Returns DU_OK, DU_EIO. */
 DU_NODISCARD
 du_err du_writer_commit(du_writer *w, du_diag *diag);
 

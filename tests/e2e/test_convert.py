@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import unittest
 
 import program
@@ -120,11 +119,7 @@ class Convert(unittest.TestCase):
         write_big_model(self.path("big"))
         process = subprocess.Popen([program.DURE, "convert", self.path("big"), self.path("o.gguf"),
                                     "--type", "q8_0", "--threads", "1"], stderr=subprocess.PIPE)
-        end = time.monotonic() + 60
-        while not any(".tmp-" in name for name in os.listdir(self.folder)):
-            self.assertLess(time.monotonic(), end, "no temporary file")
-            self.assertIsNone(process.poll())
-            time.sleep(0.01)
+        program.wait_until_it_writes(process, self.folder)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 import unittest
 
 import program
@@ -103,11 +102,7 @@ class Quantize(unittest.TestCase):
         before = sorted(os.listdir(self.folder))
         process = subprocess.Popen([program.DURE, "quantize", self.path("big"), self.path("q.gguf"),
                                     "--type", "Q3_K_M", "--threads", "1"], stderr=subprocess.PIPE)
-        end = time.monotonic() + 60
-        while not any(".tmp-" in name for name in os.listdir(self.folder)):
-            self.assertLess(time.monotonic(), end, "no temporary file")
-            self.assertIsNone(process.poll())
-            time.sleep(0.01)
+        program.wait_until_it_writes(process, self.folder)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)

@@ -171,8 +171,7 @@ class Repack(unittest.TestCase):
             with subprocess.Popen([program.DURE, "run", model, "--repack", "cache", "--raw", "-p",
                                    "a", "-n", "1", "--threads", "1"], stderr=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL) as process:
-                while process.poll() is None and not any(".tmp-" in name
-                                                         for name in os.listdir(self.folder)):
+                while process.poll() is None and not program.is_writing(process, self.folder):
                     time.sleep(0.001)
                 process.send_signal(number)
             if not os.path.exists(model + ".strips"):
@@ -188,6 +187,8 @@ class Repack(unittest.TestCase):
         self.assertEqual(sorted(os.listdir(self.folder)), before)
         self.assertEqual(self.interrupt(model, signal.SIGKILL), -signal.SIGKILL)
         self.assertFalse(os.path.exists(model + ".strips"))
+        if program.writes_without_names(self.folder):
+            self.assertEqual(sorted(os.listdir(self.folder)), before)
         words = ("run", model, "--raw", "-p", "abc", "-n", "3", "--temp", "0", "--json",
                  "--deterministic")
         want = program.run(*words, "--repack", "off").json["tokens"]

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import tempfile
-import time
 import unittest
 
 import program
@@ -195,11 +194,7 @@ class Signals(Scratch):
         process = started("quantize", self.path("big"), self.path("q.gguf"), "--type", kind,
                           "--threads", "1", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                           **options)
-        end = time.monotonic() + 60
-        while not any(".tmp-" in name for name in os.listdir(self.folder)):
-            self.assertLess(time.monotonic(), end, "no temporary file")
-            self.assertIsNone(process.poll())
-            time.sleep(0.01)
+        program.wait_until_it_writes(process, self.folder)
         return process
 
     def test_hanging_up_leaves_nothing(self):
@@ -224,6 +219,8 @@ class Signals(Scratch):
         process.kill()
         self.assertEqual(process.wait(60), -signal.SIGKILL)
         self.assertEqual(program.read(self.path("q.gguf")), "the old file")
+        if program.writes_without_names(self.folder):
+            self.assertEqual(sorted(os.listdir(self.folder)), ["big", "q.gguf"])
 
 
 class OnATerminal(Scratch):

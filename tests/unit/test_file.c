@@ -1,6 +1,13 @@
 /* Files: maps, whole reads, and writers that leave the old file or the whole new one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -131,6 +138,41 @@ static const char *only_file(const test_tmp *tmp) {
     return path;
 }
 
+/* Not even a killed writer leaves something. */
+static void unfinished_files_have_no_name(void **state) {
+    (void)state;
+    du_diag diag;
+    du_diag_reset(&diag);
+    test_tmp tmp = test_tmp_make();
+    int fd = open(tmp.path, O_TMPFILE | O_RDWR, 0600);
+    if (fd < 0) {
+        test_tmp_remove(&tmp);
+        skip();
+    }
+    close(fd);
+    du_writer *w;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bool opened = du_writer_open(&w, test_tmp_file(&tmp, "f"), NULL) == DU_OK;
+        du_write_zeros(w, 3 << 20);
+        raise(opened ? SIGKILL : SIGABRT);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(test_tmp_count(&tmp), 0);
+
+    assert_ok(du_writer_open(&w, test_tmp_file(&tmp, "f"), &diag), &diag);
+    du_write_zeros(w, 3 << 20);
+    assert_int_equal(test_tmp_count(&tmp), 0);
+    assert_ok(du_writer_commit(w, &diag), &diag);
+    assert_int_equal(test_tmp_count(&tmp), 1);
+    du_writer_close(w);
+    assert_true(du_file_exists(test_tmp_file(&tmp, "f")));
+    test_tmp_remove(&tmp);
+}
+
 /* What a killed writer left is in nobody's way: the next may have its process's number. */
 static void writers_choose_new_names(void **state) {
     (void)state;
@@ -142,6 +184,8 @@ static void writers_choose_new_names(void **state) {
     assert_ok(du_writer_open(&w, path, &diag), &diag);
     const char *left = only_file(&tmp);
     assert_true(strncmp(left, path, strlen(path)) == 0 && strstr(left, ".tmp-"));
+    du_writer_remove_all_temporary(); /* as when a signal ends the process */
+    assert_int_equal(test_tmp_count(&tmp), 0);
     du_writer_close(w);
     put(left, "a part");
     put(path, "all");
@@ -221,15 +265,48 @@ static void writer_replaces_nothing_but_files(void **state) {
     test_tmp_remove(&tmp);
 }
 
+/* From now on the system call fails when its third argument has a bit of the mask. */
+static bool refuse(uint32_t call, uint32_t mask, uint32_t error) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, mask, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* All the same where files without a name cannot get one (no /proc), and where there are none. */
+static void writers_do_without_unnamed_files(void **state) {
+    for (int i = 0; i < 2; i++) {
+        bool refused = i == 0 ? refuse(__NR_linkat, UINT32_MAX, ENOENT)
+                              : refuse(__NR_openat, O_TMPFILE & ~O_DIRECTORY, EOPNOTSUPP);
+        if (!refused) {
+            skip(); /* nor are there filters here */
+        }
+        writer_is_atomic(state);
+        writers_choose_new_names(state);
+        writer_keeps_links_and_permissions(state);
+        writer_takes_room_and_permissions(state);
+        writer_replaces_nothing_but_files(state);
+        full_disk_is_told(state);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unloaded_pages_come_back),
         cmocka_unit_test(writer_is_atomic),
-        cmocka_unit_test(writers_choose_new_names),
+        cmocka_unit_test(unfinished_files_have_no_name),
         cmocka_unit_test(writer_keeps_links_and_permissions),
         cmocka_unit_test(writer_takes_room_and_permissions),
         cmocka_unit_test(writer_replaces_nothing_but_files),
         cmocka_unit_test(full_disk_is_told),
+        cmocka_unit_test(writers_do_without_unnamed_files), /* the last: for good */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
