@@ -234,6 +234,10 @@ static void call_kv_store(const du_kern *k, void *arg) {
     (void)arg;
     k->kv_store[kv_dtype](bufs.out, bufs.x, LATENT);
 }
+static void call_kv_load(const du_kern *k, void *arg) {
+    (void)arg;
+    k->kv_load[kv_dtype](bufs.out, bufs.kv[kv_dtype], LATENT);
+}
 static void call_quantize(const du_kern *k, void *arg) {
     (void)arg;
     k->quantize(bufs.q, bufs.out, bufs.sum, bufs.x, COLS);
@@ -378,6 +382,10 @@ static void bench_others(const char *filter) {
         if (wanted(name, filter)) {
             bench_call(name, call_kv_store, LATENT);
         }
+        snprintf(name, sizeof name, "kv_load %s", du_dtype_get(kv_dtype)->name);
+        if (wanted(name, filter)) {
+            bench_call(name, call_kv_load, LATENT);
+        }
     }
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         if (wanted(calls[i].name, filter)) {
@@ -447,6 +455,15 @@ static void call_attn_exact(const du_kern *k, void *arg) {
     }
 }
 
+/* A page of latents expanded for one head of V2-Lite; w and v are whatever queries and values are.
+ */
+static void call_attn_expand(const du_kern *k, void *arg) {
+    (void)k;
+    const tiles_work *t = arg;
+    t->attn->expand(t->k + DU_ATTN_PAGE * LATENT, t->v, t->k, t->queries, VALUES, LATENT - VALUES,
+                    192, 128);
+}
+
 static double least_s(void (*call)(const du_kern *, void *), const du_kern *k, void *arg) {
     double s = INFINITY;
     for (int round = 0; round < N_ROUND; round++) {
@@ -464,11 +481,14 @@ static void bench_way(tiles_work t, const du_attn_tiles *attn, const char *name)
                ops * (double)t.n_tiles / s * 1e-9);
     }
     printf("attn merge %-18s          %9.1f us\n", name, least_s(call_attn_merge, NULL, &t) * 1e6);
+    double s = least_s(call_attn_expand, NULL, &t);
+    printf("attn expand %-17s          %9.1f us  %7.1f GOP/s\n", name, s * 1e6,
+           2.0 * DU_ATTN_PAGE * VALUES * 256 / s * 1e-9);
     static const du_dtype kv[] = {DU_F16, DU_BF16, DU_Q8_0};
     for (int i = 0; i < 3; i++) {
         t.dtype = kv[i];
         t.rows = bufs.kv[kv[i]];
-        double s = least_s(call_attn_load, NULL, &t);
+        s = least_s(call_attn_load, NULL, &t);
         printf("attn load %-19s %-8s %9.1f us  %7.1f GB/s\n", name, du_dtype_get(kv[i])->name,
                s * 1e6, (double)du_dtype_row_bytes(kv[i], LATENT) * DU_ATTN_STEP / s * 1e-9);
     }

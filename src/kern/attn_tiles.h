@@ -2,15 +2,17 @@
  * beside qk, softmax and pv of kern.h, for models that may round so. Queries share what it takes to
  * bring cached rows into the form that the products read.
  *
- *     p[i,j] = 2^(s[i,j] - m[i]), s[i,j] = scale * log2(e) * q[i] . k[j], m[i] = max_j s[i,j]
+ *     p[i,j] = 2^(s[i,j] - m[i]), s[i,j] = q[i] . k[j], m[i] = max_j s[i,j]
  *     l[i]   = sum_j p[i,j]         acc[i] = sum_j p[i,j] v[j]
  *
  * over one step of at most DU_ATTN_STEP cached rows; steps are merged as a running softmax is
  * (Milakov & Gimelshein 2018). q, k, v and p are rounded to BF16, to nearest even; l is the sum of
- * the rounded p, so that the weights of the values add up to 1. */
+ * the rounded p, so that the weights of the values add up to 1. A softmax to base e takes queries
+ * times DU_ATTN_LOG2E. */
 #ifndef DU_KERN_ATTN_TILES_H
 #define DU_KERN_ATTN_TILES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +27,8 @@ enum {
      * that keeps blocks out of each other's sets. */
     DU_ATTN_V_BLOCK = 33 * 32
 };
+
+#define DU_ATTN_LOG2E 0x1.715476p+0f
 
 /* Sizes, in elements. Widths are multiples of 32.
  *   queries  uint16_t [k_dim/2][16][2]: lane i holds values 2c and 2c + 1 of query i
@@ -54,6 +58,13 @@ typedef struct {
     /* One tile of the n <= 16 queries at q[i], zeros behind them, times scale. */
     void (*queries)(uint16_t *tile, const float *const *q, int64_t n, int64_t k_dim, float scale);
 
+    /* A page of latents, rows [64][rank + rope] as load gives k, becomes keys and values of a head:
+     *     k[j] = [K c[j] | r[j]], v[j] = V c[j]      of row j = [c | r], rounded to BF16
+     * K [k_dim - rope, rank], then V [v_dim, rank], are in w as queries are: tiles of 16 of their
+     * rows. */
+    void (*expand)(uint16_t *k, uint16_t *v, const uint16_t *latents, const uint16_t *w,
+                   int64_t rank, int64_t rope, int64_t k_dim, int64_t v_dim);
+
     /* Sums of n_tiles tiles over n_kv <= DU_ATTN_STEP rows, overwritten.
      * sums, queries  tiles behind each other
      * k, v           pages of 64 rows behind each other
@@ -72,6 +83,8 @@ typedef struct {
 
     /* Fewer queries than this that share their rows are faster by qk and pv. */
     int64_t min_queries;
+
+    bool matrix_unit; /* products cost much less than what is around them */
 } du_attn_tiles;
 
 #endif

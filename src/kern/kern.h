@@ -47,12 +47,15 @@ typedef void du_mm_fn(float *y, int64_t ldy, const du_mat *w, int64_t row0, int6
  *
  * pv     acc[i*ldacc + c] += sum_j p[i*ldp + j] * kv[j][c], j ascending
  *
- * store  kv row <- x [dim] f32, rounded to nearest; Q8_0's scale is max|x| / 127 rounded to f16 */
+ * store  kv row <- x [dim] f32, rounded to nearest; Q8_0's scale is max|x| / 127 rounded to f16
+ *
+ * load   x [dim] f32 <- kv row, exactly */
 typedef void du_qk_fn(float *s, int64_t lds, const float *q, int64_t ldq, int64_t n_q,
                       const void *kv, size_t stride, int64_t n_kv, int64_t dim, float scale);
 typedef void du_pv_fn(float *acc, int64_t ldacc, const float *p, int64_t ldp, int64_t n_q,
                       const void *kv, size_t stride, int64_t n_kv, int64_t dim);
 typedef void du_kv_store_fn(void *kv, const float *x, int64_t dim);
+typedef void du_kv_load_fn(float *x, const void *kv, int64_t dim);
 
 /* Number types of the KV cache: X(suffix, function name part) */
 #define DU_KV_DTYPE_LIST(X) X(F32, f32) X(F16, f16) X(BF16, bf16) X(Q8_0, q8_0)
@@ -129,6 +132,7 @@ typedef struct {
     du_qk_fn *qk[DU_DTYPE_COUNT]; /* the types of DU_KV_DTYPE_LIST, NULL elsewhere */
     du_pv_fn *pv[DU_DTYPE_COUNT];
     du_kv_store_fn *kv_store[DU_DTYPE_COUNT];
+    du_kv_load_fn *kv_load[DU_DTYPE_COUNT];
     du_attn_tiles attn; /* all NULL where the level has no products of BF16 */
 #define DU_KERN_FIELD(name, ret, args) ret(*name) args;
     DU_KERN_LIST(DU_KERN_FIELD)

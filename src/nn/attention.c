@@ -287,7 +287,7 @@ static void take_queries(const attn_job *job, const unit *u, const bench *b) {
         for (int64_t k = 0; k < n; k++) {
             q[k] = query(job, u, i + k);
         }
-        job->kern->attn.queries(b->tiles + i * k_dim, q, n, k_dim, job->scale);
+        job->kern->attn.queries(b->tiles + i * k_dim, q, n, k_dim, job->scale * DU_ATTN_LOG2E);
     }
 }
 

@@ -186,6 +186,27 @@ static void check_store_floats(int64_t dim) {
     }
 }
 
+/* What is loaded is what the type's rows mean. */
+static void check_loads(int64_t dim) {
+    for (int i = 0; i < N_KV_DTYPE; i++) {
+        const du_dtype_info *type = du_dtype_get(kv_dtypes[i]);
+        if (dim % type->block != 0) {
+            continue;
+        }
+        size_t n_bytes = du_dtype_row_bytes(kv_dtypes[i], dim);
+        uint8_t *kv = guard(SLOT_KV, n_bytes);
+        for (size_t k = 0; k < n_bytes; k++) {
+            kv[k] = (uint8_t)between(0, 0x7b); /* no infinity, no NaN */
+        }
+        seal(SLOT_KV);
+        float *x = guard(SLOT_X, sizeof(float) * (size_t)dim), want[128];
+        memset(x, 0xff, sizeof(float) * (size_t)dim);
+        kern->kv_load[kv_dtypes[i]](x, kv, dim);
+        type->unpack(want, kv, dim);
+        assert_memory_equal(x, want, sizeof(float) * (size_t)dim);
+    }
+}
+
 static void check_store_q8_0(int64_t dim) {
     float *x = guard(SLOT_X, sizeof(float) * (size_t)dim);
     for (int64_t i = 0; i < dim; i++) {
@@ -210,10 +231,11 @@ static void check_store_q8_0(int64_t dim) {
     }
 }
 
-static void check_stores(void) {
+static void check_rows(void) {
     for (int64_t dim = 1; dim <= 100; dim++) {
         guard_at_end = dim % 2 == 0;
         check_store_floats(dim);
+        check_loads(dim);
         if (dim % 32 == 0) {
             check_store_q8_0(dim);
         }
@@ -227,9 +249,9 @@ static void test_attn_shapes(void **state) {
     each_level(check_shapes);
 }
 
-static void test_kv_store(void **state) {
+static void test_kv_rows(void **state) {
     (void)state;
-    each_level(check_stores);
+    each_level(check_rows);
 }
 
 int main(int argc, char **argv) {
@@ -237,7 +259,7 @@ int main(int argc, char **argv) {
     du_rng_init(&rng, 2025);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attn_shapes),
-        cmocka_unit_test(test_kv_store),
+        cmocka_unit_test(test_kv_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,7 +65,7 @@ static uint16_t *make_queries(const shape *s, int64_t n_tiles, float scale) {
         for (int64_t c = 0; c < s->k_dim; c++) {
             float x = (float)du_rng_normal(&rng);
             q[i * s->k_dim + c] = x;
-            q_exact[i][c] = rounded(x * (scale * 0x1.715476p+0f));
+            q_exact[i][c] = rounded(x * scale);
         }
     }
     seal(SLOT_Q);
@@ -252,6 +252,64 @@ static void check_unseen(void) {
     assert_memory_equal(none, sums, sizeof sums);
 }
 
+/* Keys of a page against double precision: off by roundings of F32 sums and then to BF16. */
+static void check_keys(const uint16_t *k, int64_t nope, int64_t rank, int64_t rope) {
+    for (int64_t j = 0; j < DU_ATTN_PAGE; j++) {
+        for (int64_t c = 0; c < nope; c++) {
+            double want = 0, size = 0, got = (double)du_f32_of_bf16(k[j * (nope + rope) + c]);
+            for (int64_t r = 0; r < rank; r++) {
+                want += (double)q_exact[c][r] * k_exact[j][r];
+                size += fabs((double)q_exact[c][r] * k_exact[j][r]);
+            }
+            double e = (double)rank * 0x1p-24 * size;
+            if (!(fabs(got - want) <= e + 0x1p-8 * (fabs(want) + e) + 0x1p-126)) {
+                fail_msg("%s: row %d column %d: %.9g, exact %.9g +- %.3g", way, (int)j, (int)c, got,
+                         want, e);
+            }
+        }
+        for (int64_t p = 0; p < rope; p++) {
+            float got = du_f32_of_bf16(k[j * (nope + rope) + nope + p]);
+            assert_true(got == k_exact[j][rank + p]);
+        }
+    }
+}
+
+/* The weights of values are those of the first keys, so that values are known from keys. */
+static void check_expand(int64_t n, int64_t rank, int64_t rope, int64_t nope, int64_t v_dim) {
+    const shape s = {DU_F16, nope, n, rank + rope, 0, true}, w = {.n_q = nope, .k_dim = rank};
+    int64_t k_dim = nope + rope, n_v = du_attn_v_len(v_dim);
+    memset(k_exact, 0, sizeof k_exact);
+    size_t stride;
+    const char *rows = make_rows(SLOT_K, k_exact, &s, s.k_dim, &stride);
+    uint16_t *latents = guard(SLOT_FORM_K, sizeof *latents * (size_t)(DU_ATTN_PAGE * s.k_dim));
+    attn->load[s.dtype](latents, NULL, rows, stride, n, s.k_dim, 0);
+    seal(SLOT_FORM_K);
+    const uint16_t *tiles = make_queries(&w, nope / 16, 1);
+    uint16_t *weights = guard(SLOT_Y, sizeof *weights * (size_t)((nope + v_dim) * rank));
+    memcpy(weights, tiles, sizeof *weights * (size_t)(nope * rank));
+    memcpy(weights + nope * rank, tiles, sizeof *weights * (size_t)(v_dim * rank));
+    seal(SLOT_Y);
+    uint16_t *k = guard(SLOT_SUMS, sizeof *k * (size_t)(DU_ATTN_PAGE * k_dim));
+    uint16_t *v = guard(SLOT_FORM_V, sizeof *v * (size_t)n_v);
+    uint16_t *v_want = guard(SLOT_SUMS1, sizeof *v_want * (size_t)n_v);
+    memset(k, 0xff, sizeof *k * (size_t)(DU_ATTN_PAGE * k_dim));
+    memset(v, 0xff, sizeof *v * (size_t)n_v); /* neither writes the lines between blocks */
+    memset(v_want, 0xff, sizeof *v_want * (size_t)n_v);
+    attn->expand(k, v, latents, weights, rank, rope, k_dim, v_dim);
+    check_keys(k, nope, rank, rope);
+    attn->load[DU_BF16](NULL, v_want, k, sizeof *k * (size_t)k_dim, DU_ATTN_PAGE, 0, v_dim);
+    assert_memory_equal(v, v_want, sizeof *v * (size_t)n_v);
+}
+
+static void check_expands(void) {
+    guard_at_end = true;
+    check_expand(64, 32, 32, 32, 32);
+    check_expand(1, 64, 32, 64, 32);
+    check_expand(50, 96, 64, 64, 64);
+    guard_at_end = false;
+    check_expand(63, 512, 32, 64, 64);
+}
+
 static void each_way(void (*fn)(void)) {
     bool found = false;
     for (int isa = (int)level_first; isa <= (int)level_last; isa++) {
@@ -287,12 +345,18 @@ static void test_unseen(void **state) {
     each_way(check_unseen);
 }
 
+static void test_expand(void **state) {
+    (void)state;
+    each_way(check_expands);
+}
+
 int main(int argc, char **argv) {
     choose_level(argc, argv);
     du_rng_init(&rng, 2026);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_unseen),
+        cmocka_unit_test(test_expand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

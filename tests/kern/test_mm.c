@@ -532,7 +532,8 @@ static void test_table(void **state) {
         }
         assert_non_null(k->strips_write);
 #define HAS_KV(suffix, name)                                                                       \
-    assert_true(k->qk[DU_##suffix] && k->pv[DU_##suffix] && k->kv_store[DU_##suffix]);
+    assert_true(k->qk[DU_##suffix] && k->pv[DU_##suffix] && k->kv_store[DU_##suffix] &&            \
+                k->kv_load[DU_##suffix]);
         DU_KV_DTYPE_LIST(HAS_KV)
 #define HAS(name, ret, args) assert_non_null(k->name);
         DU_KERN_LIST(HAS)

@@ -128,6 +128,9 @@ static void store_q8_0(void *kv, const float *x, int64_t dim) {
     static void pv_##name(float *acc, int64_t ldacc, const float *p, int64_t ldp, int64_t n_q,     \
                           const void *kv, size_t stride, int64_t n_kv, int64_t dim) {              \
         pv(load_##name, acc, ldacc, p, ldp, n_q, kv, stride, n_kv, dim);                           \
+    }                                                                                              \
+    static void kv_load_##name(float *x, const void *kv, int64_t dim) {                            \
+        load_##name(x, kv, 0, dim);                                                                \
     }
 DU_KV_DTYPE_LIST(ATTN)
 #undef ATTN
@@ -136,7 +139,8 @@ void du_kern_fill_attn_c(du_kern *k) {
 #define FILL(suffix, name)                                                                         \
     k->qk[DU_##suffix] = qk_##name;                                                                \
     k->pv[DU_##suffix] = pv_##name;                                                                \
-    k->kv_store[DU_##suffix] = store_##name;
+    k->kv_store[DU_##suffix] = store_##name;                                                       \
+    k->kv_load[DU_##suffix] = kv_load_##name;
     DU_KV_DTYPE_LIST(FILL)
 #undef FILL
 }

@@ -90,23 +90,24 @@ INLINE void qk(kv_load_fn *load, float *s, int64_t lds, const float *q, int64_t 
     }
 }
 
-/* Q queries by V vectors of columns from c on */
+/* Q queries by V vectors of columns from c on; a single vector may be short */
 INLINE void pv_tile(kv_load_fn *load, int Q, int V, float *acc, int64_t ldacc, const float *p,
                     int64_t ldp, const char *kv, size_t stride, int64_t n_kv, int64_t c,
                     int64_t dim) {
     vf a[PV_Q][PV_V];
+    int64_t n = V > 1 ? VF : dim - c;
     UNROLL
     for (int i = 0; i < Q; i++) {
         UNROLL
         for (int v = 0; v < V; v++) {
-            a[i][v] = load_up_to(acc + i * ldacc + c + v * VF, dim - c - v * VF);
+            a[i][v] = load_up_to(acc + i * ldacc + c + v * VF, n);
         }
     }
     for (int64_t j = 0; j < n_kv; j++, kv += stride) {
         vf k[PV_V];
         UNROLL
         for (int v = 0; v < V; v++) {
-            k[v] = load(kv, c + v * VF, dim - c - v * VF);
+            k[v] = load(kv, c + v * VF, n);
         }
         UNROLL
         for (int i = 0; i < Q; i++) {
@@ -121,7 +122,6 @@ INLINE void pv_tile(kv_load_fn *load, int Q, int V, float *acc, int64_t ldacc, c
     for (int i = 0; i < Q; i++) {
         UNROLL
         for (int v = 0; v < V; v++) {
-            int64_t n = dim - c - v * VF;
             float *to = acc + i * ldacc + c + v * VF;
             if (n >= VF) {
                 vf_store(to, a[i][v]);
@@ -139,6 +139,9 @@ INLINE void pv_columns(kv_load_fn *load, int V, float *acc, int64_t ldacc, const
     for (; i + PV_Q <= n_q; i += PV_Q) {
         pv_tile(load, PV_Q, V, acc + i * ldacc, ldacc, p + i * ldp, ldp, kv, stride, n_kv, c, dim);
     }
+    for (; i + 2 <= n_q; i += 2) {
+        pv_tile(load, 2, V, acc + i * ldacc, ldacc, p + i * ldp, ldp, kv, stride, n_kv, c, dim);
+    }
     for (; i < n_q; i++) {
         pv_tile(load, 1, V, acc + i * ldacc, ldacc, p + i * ldp, ldp, kv, stride, n_kv, c, dim);
     }
@@ -155,6 +158,16 @@ INLINE void pv(kv_load_fn *load, float *acc, int64_t ldacc, const float *p, int6
     }
 }
 
+INLINE void load_row(kv_load_fn *load, float *x, const char *row, int64_t dim) {
+    int64_t c = 0;
+    for (; c + VF <= dim; c += VF) {
+        vf_store(x + c, load(row, c, VF));
+    }
+    if (c < dim) {
+        vf_store_n(x + c, load(row, c, dim - c), dim - c);
+    }
+}
+
 #define ATTN(suffix, name)                                                                         \
     static void qk_##name(float *s, int64_t lds, const float *q, int64_t ldq, int64_t n_q,         \
                           const void *kv, size_t stride, int64_t n_kv, int64_t dim, float scale) { \
@@ -163,6 +176,9 @@ INLINE void pv(kv_load_fn *load, float *acc, int64_t ldacc, const float *p, int6
     static void pv_##name(float *acc, int64_t ldacc, const float *p, int64_t ldp, int64_t n_q,     \
                           const void *kv, size_t stride, int64_t n_kv, int64_t dim) {              \
         pv(kv_##name, acc, ldacc, p, ldp, n_q, kv, stride, n_kv, dim);                             \
+    }                                                                                              \
+    static void load_##name(float *x, const void *kv, int64_t dim) {                               \
+        load_row(kv_##name, x, kv, dim);                                                           \
     }
 DU_KV_DTYPE_LIST(ATTN)
 #undef ATTN
@@ -200,7 +216,8 @@ static void store_q8_0(void *kv, const float *x, int64_t dim) {
 static void fill_attn(du_kern *k) {
 #define FILL(suffix, name)                                                                         \
     k->qk[DU_##suffix] = qk_##name;                                                                \
-    k->pv[DU_##suffix] = pv_##name;
+    k->pv[DU_##suffix] = pv_##name;                                                                \
+    k->kv_load[DU_##suffix] = load_##name;
     DU_KV_DTYPE_LIST(FILL)
 #undef FILL
     k->kv_store[DU_F16] = store_f16;

@@ -35,12 +35,12 @@ static void scores_1(float *s, const uint16_t *q, const uint16_t *k, int64_t n_r
     }
 }
 
-/* s0, s1: 32 rows by two tiles of queries */
-static void scores_2(float *s0, float *s1, const uint16_t *q, const uint16_t *k, int64_t n_rows,
-                     int64_t k_dim) {
-    size_t stride = 2 * (size_t)k_dim;
+/* s0, s1: 32 rows, ld apart, by two tiles of queries */
+static void scores_2(float *s0, float *s1, const uint16_t *q, const uint16_t *k, int64_t ld,
+                     int64_t n_rows, int64_t k_dim) {
+    size_t stride = 2 * (size_t)ld;
     const uint16_t *q1 = q + du_attn_queries_len(k_dim);
-    for (int64_t j = 0; j < n_rows; j += 32, k += 32 * k_dim) {
+    for (int64_t j = 0; j < n_rows; j += 32, k += 32 * ld) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
@@ -51,7 +51,7 @@ static void scores_2(float *s0, float *s1, const uint16_t *q, const uint16_t *k,
             _tile_dpbf16ps(0, 6, 4);
             _tile_loadd(5, q1 + c * 16, 64);
             _tile_dpbf16ps(1, 6, 5);
-            _tile_loadd(7, k + 16 * k_dim + c, stride);
+            _tile_loadd(7, k + 16 * ld + c, stride);
             _tile_dpbf16ps(2, 7, 4);
             _tile_dpbf16ps(3, 7, 5);
         }
@@ -114,7 +114,7 @@ static void step(float *sums, const uint16_t *q, int64_t n_tiles, const uint16_t
     int64_t ld = du_attn_sums_len(v_dim), n_p = attn_rows(n_kv, 32) / 32, i = 0;
     _tile_loadconfig(&amx_tiles);
     for (; i + 2 <= n_tiles; i += 2, sums += 2 * ld) {
-        scores_2(s[0], s[1], q + i * du_attn_queries_len(k_dim), k, n_p * 32, k_dim);
+        scores_2(s[0], s[1], q + i * du_attn_queries_len(k_dim), k, k_dim, n_p * 32, k_dim);
         attn_softmax(sums, p[0], s[0], n_kv, seen + 16 * i);
         attn_softmax(sums + ld, p[1], s[1], n_kv, seen + 16 * i + 16);
         weigh_2(sums + 32, sums + ld + 32, p[0], p[1], v, n_p, v_dim);
@@ -127,7 +127,16 @@ static void step(float *sums, const uint16_t *q, int64_t n_tiles, const uint16_t
     _tile_release();
 }
 
+static void expand(uint16_t *k, uint16_t *v, const uint16_t *latents, const uint16_t *w,
+                   int64_t rank, int64_t rope, int64_t k_dim, int64_t v_dim) {
+    _tile_loadconfig(&amx_tiles);
+    attn_expand(scores_2, k, v, latents, w, rank, rope, k_dim, v_dim);
+    _tile_release();
+}
+
 void du_kern_fill_attn_tiles_amx_avx512(du_kern *k) {
     k->attn.step = step;
+    k->attn.expand = expand;
     k->attn.min_queries = 1;
+    k->attn.matrix_unit = true;
 }

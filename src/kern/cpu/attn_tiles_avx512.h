@@ -23,6 +23,18 @@ INLINE const uint16_t *attn_v_tile(const uint16_t *v, int64_t t, int64_t c, int6
     return v + t / 2 * du_attn_v_len(v_dim) + c * DU_ATTN_V_BLOCK + t % 2 * 16 * 32;
 }
 
+INLINE __m512i bf16_of(__m512 lo, __m512 hi) {
+    return (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
+}
+
+/* Columns [c, c + 32) of rows 2i and 2i + 1 as two blocks of v: lanes of 128 bits give their first
+ * four columns to the one and the others to the other. */
+INLINE void attn_store_pair(uint16_t *v, int64_t i, int64_t c, __m512i a, __m512i b) {
+    uint16_t *to = v + c / 16 * DU_ATTN_V_BLOCK + i * 32;
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi16(a, b));
+    _mm512_storeu_si512(to + DU_ATTN_V_BLOCK, _mm512_unpackhi_epi16(a, b));
+}
+
 /* 2^x for x <= 0, 0 below 2^-149, NaN for NaN: x = n + r with |r| <= 1/2, 2^r by the terms
  * r^k ln(2)^k / k! up to k = 6, whose rest is below 2^-22. */
 INLINE vf exp2_of(vf x) {
@@ -93,6 +105,37 @@ INLINE void attn_softmax(float *sums, uint16_t *p, float *s, int64_t n_kv, const
     }
     vf_store(sums, m);
     vf_store(sums + 16, vf_add(l[0], l[1]));
+}
+
+/* s0, s1 [n_rows, 16]: rows ld apart by two tiles of queries behind each other */
+typedef void attn_scores_two_fn(float *s0, float *s1, const uint16_t *q, const uint16_t *k,
+                                int64_t ld, int64_t n_rows, int64_t k_dim);
+
+/* Scores of latents with rows of weights for queries are the expanded values, 32 columns at a
+ * time. */
+INLINE void attn_expand(attn_scores_two_fn *scores_two, uint16_t *k, uint16_t *v,
+                        const uint16_t *latents, const uint16_t *w, int64_t rank, int64_t rope,
+                        int64_t k_dim, int64_t v_dim) {
+    _Alignas(64) float s[2][DU_ATTN_PAGE * 16];
+    int64_t nope = k_dim - rope;
+    for (int64_t c = 0; c < nope + v_dim; c += 32) {
+        scores_two(s[0], s[1], w + c * rank, latents, rank + rope, DU_ATTN_PAGE, rank);
+        for (int64_t j = 0; j < DU_ATTN_PAGE; j += 2) {
+            const float *lo = s[0] + j * 16, *hi = s[1] + j * 16;
+            __m512i a = bf16_of(vf_load(lo), vf_load(hi));
+            __m512i b = bf16_of(vf_load(lo + 16), vf_load(hi + 16));
+            if (c < nope) {
+                _mm512_storeu_si512(k + j * k_dim + c, a);
+                _mm512_storeu_si512(k + (j + 1) * k_dim + c, b);
+            } else {
+                attn_store_pair(v, j / 2, c - nope, a, b);
+            }
+        }
+    }
+    for (int64_t j = 0; j < DU_ATTN_PAGE; j++) {
+        memcpy(k + j * k_dim + nope, latents + j * (rank + rope) + rank,
+               (size_t)rope * sizeof *latents);
+    }
 }
 
 #endif

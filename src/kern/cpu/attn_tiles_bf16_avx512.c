@@ -12,9 +12,6 @@
 /* 32 values of a cached row from column c on */
 typedef __m512i load_32_fn(const char *row, int64_t c);
 
-INLINE __m512i bf16_of(__m512 lo, __m512 hi) {
-    return (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
-}
 INLINE __m512i load_32_f16(const char *row, int64_t c) {
     return bf16_of(vf_load_f16(row + 2 * c), vf_load_f16(row + 2 * c + 32));
 }
@@ -25,14 +22,6 @@ INLINE __m512i load_32_q8_0(const char *row, int64_t c) {
     const du_block_q8_0 *b = (const du_block_q8_0 *)row + c / 32;
     vf d = vf_set1(simd_f16(b->d));
     return bf16_of(vf_mul(vf_load_i8(b->qs), d), vf_mul(vf_load_i8(b->qs + 16), d));
-}
-
-/* Columns [c, c + 32) of rows 2i and 2i + 1 as two blocks of v: lanes of 128 bits give their first
- * four columns to the one and the others to the other. */
-INLINE void store_pair(uint16_t *v, int64_t i, int64_t c, __m512i a, __m512i b) {
-    uint16_t *to = v + c / 16 * DU_ATTN_V_BLOCK + i * 32;
-    _mm512_storeu_si512(to, _mm512_unpacklo_epi16(a, b));
-    _mm512_storeu_si512(to + DU_ATTN_V_BLOCK, _mm512_unpackhi_epi16(a, b));
 }
 
 INLINE void load(load_32_fn *load_32, uint16_t *k, uint16_t *v, const void *rows, size_t stride,
@@ -49,7 +38,7 @@ INLINE void load(load_32_fn *load_32, uint16_t *k, uint16_t *v, const void *rows
                 _mm512_storeu_si512(k + (j + 1) * k_dim + c, b);
             }
             if (v && c < v_dim) {
-                store_pair(v, j / 2, c, a, b);
+                attn_store_pair(v, j / 2, c, a, b);
             }
         }
     }
@@ -67,7 +56,7 @@ LOAD(q8_0)
 
 /* 32 values of 16 queries become 16 rows of pairs: a transposition. */
 static void queries(uint16_t *tile, const float *const *q, int64_t n, int64_t k_dim, float scale) {
-    vf s = vf_set1(scale * DU_EXP_LOG2E);
+    vf s = vf_set1(scale);
     for (int64_t c = 0; c < k_dim; c += 32) {
         __m512i pairs[16];
         for (int64_t i = 0; i < 16; i++) {
@@ -145,21 +134,21 @@ INLINE __m512bh broadcast_pair(const uint16_t *p) {
     return (__m512bh)_mm512_set1_epi32(pair);
 }
 
-/* s [n_rows, 16] of one tile: rows in sixteens, n_rows a multiple of them */
-static void scores(float *s, const uint16_t *queries_, const uint16_t *k, int64_t n_rows,
-                   int64_t k_dim) {
+/* s [n_rows, 16] of one tile: rows ld apart in sixteens, n_rows a multiple of them */
+static void scores(float *s, const uint16_t *queries_, const uint16_t *k, int64_t ld,
+                   int64_t n_rows, int64_t k_dim) {
     for (int64_t j = 0; j < n_rows; j += 16) {
         vf acc[16];
         UNROLL
         for (int i = 0; i < 16; i++) {
             acc[i] = vf_set1(0);
         }
-        const uint16_t *row = k + j * k_dim;
+        const uint16_t *row = k + j * ld;
         for (int64_t c = 0; c < k_dim; c += 2) {
             __m512bh q = (__m512bh)_mm512_loadu_si512(queries_ + c * 16);
             UNROLL
             for (int i = 0; i < 16; i++) {
-                acc[i] = _mm512_dpbf16_ps(acc[i], q, broadcast_pair(row + i * k_dim + c));
+                acc[i] = _mm512_dpbf16_ps(acc[i], q, broadcast_pair(row + i * ld + c));
             }
         }
         UNROLL
@@ -200,16 +189,28 @@ static void step(float *sums, const uint16_t *q, int64_t n_tiles, const uint16_t
     float s[DU_ATTN_STEP * 16];
     uint16_t p[DU_ATTN_STEP * 16];
     for (int64_t i = 0; i < n_tiles; i++, sums += du_attn_sums_len(v_dim)) {
-        scores(s, q + i * du_attn_queries_len(k_dim), k, attn_rows(n_kv, 16), k_dim);
+        scores(s, q + i * du_attn_queries_len(k_dim), k, k_dim, attn_rows(n_kv, 16), k_dim);
         attn_softmax(sums, p, s, n_kv, seen + 16 * i);
         weigh(sums + 32, p, v, attn_rows(n_kv, 32) / 32, v_dim);
     }
+}
+
+static void scores_two(float *s0, float *s1, const uint16_t *q, const uint16_t *k, int64_t ld,
+                       int64_t n_rows, int64_t k_dim) {
+    scores(s0, q, k, ld, n_rows, k_dim);
+    scores(s1, q + du_attn_queries_len(k_dim), k, ld, n_rows, k_dim);
+}
+
+static void expand(uint16_t *k, uint16_t *v, const uint16_t *latents, const uint16_t *w,
+                   int64_t rank, int64_t rope, int64_t k_dim, int64_t v_dim) {
+    attn_expand(scores_two, k, v, latents, w, rank, rope, k_dim, v_dim);
 }
 
 void du_kern_fill_attn_tiles_bf16_avx512(du_kern *k) {
     k->attn =
         (du_attn_tiles){.load = {[DU_F16] = load_f16, [DU_BF16] = load_bf16, [DU_Q8_0] = load_q8_0},
                         .queries = queries,
+                        .expand = expand,
                         .step = step,
                         .merge = merge,
                         .fold = fold,

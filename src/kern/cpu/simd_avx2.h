@@ -10,7 +10,7 @@
 
 typedef __m256 vf;
 enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2 };
-enum { QK_Q = 4, QK_J = 2, PV_Q = 4, PV_V = 2, PROBE_N = 10 };
+enum { QK_Q = 4, QK_J = 2, PV_Q = 6, PV_V = 2, PROBE_N = 10 };
 
 INLINE vf vf_set1(float a) {
     return _mm256_set1_ps(a);
