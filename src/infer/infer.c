@@ -2,6 +2,7 @@
 
 #include "infer/infer_int.h"
 #include "infer/session.h"
+#include "nn/latent.h"
 
 /* Rewriting all weights costs seconds, which a long prompt earns back at once. Where few rows are
  * computed, a part is rewritten in each step, so that the first token comes soon. */
@@ -148,11 +149,19 @@ void du_infer_set_deterministic(du_infer *inf, bool deterministic) {
     inf->ctx.same_bits = deterministic;
 }
 
+/* Whether latent attention of so many rows takes its expanded form. */
+static bool latent_differs(const du_infer *inf, int64_t n_rows) {
+    const du_hparams *hp = &inf->model->hp;
+    du_latent_dims dims = {hp->kv_rank, hp->rope_dim, du_hparams_nope(hp), hp->v_dim};
+    return hp->kv_rank > 0 && du_latent_expands(inf->ctx.kern, &dims, inf->kv.dtype,
+                                                inf->model->block_quantised, n_rows, 0);
+}
+
 bool du_infer_deterministic_differs(const du_infer *inf, int64_t n_rows) {
     int64_t from = inf->ctx.kern->n_bf16;
-    bool in_bf16 = from > 0 && n_rows >= from;
-    return inf->model->block_quantised && inf->ctx.strips &&
-           (in_bf16 || !inf->ctx.kern->strips_same_bits);
+    bool in_bf16 = from > 0 && n_rows >= from, in_strips = inf->ctx.strips;
+    return latent_differs(inf, n_rows) || (inf->model->block_quantised && in_strips &&
+                                           (in_bf16 || !inf->ctx.kern->strips_same_bits));
 }
 
 du_repack du_infer_repacked(const du_infer *inf) {

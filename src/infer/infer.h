@@ -24,7 +24,8 @@ typedef struct {
     du_repack_watch watch;
     bool deterministic; /* the same bits whatever the chunks and whoever shares a step; without it
                            many rows may be computed in BF16 where the processor is faster so,
-                           and repacked weights be summed in another order */
+                           repacked weights be summed in another order, and latent attention
+                           of many rows be expanded */
 } du_infer_params;
 
 /* The parameters that suit most: everything 0, auto_cache. */

@@ -3,20 +3,22 @@
  *     x += attention(norm(x))       multi-head latent attention
  *     x += ffn(norm(x))             dense in the first layers, then routed + shared experts
  *
- * Latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1) in its absorbed form. Per head h
+ * Latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). Per head h
  *
  *     q      = [q_nope | q_rope]                 from x, or from a normalised latent of x
  *     c      = norm(latent of x)                 [R], cached; so is the rotated key k_rope [P]
  *     score  = q_nope . (K_h c) + q_rope . k_rope = (K_h^T q_nope) . c + q_rope . k_rope
  *     output = V_h (sum_s p_s c_s)
  *
- * so that keys and values are never expanded: the query [K_h^T q_nope | q_rope] of R + P values
- * meets the cache rows directly, and the sum of latents goes through V_h once.
+ * absorbed: the query [K_h^T q_nope | q_rope] of R + P values meets the cache rows directly, and
+ * the sum of latents goes through V_h once. Long prompts expand keys and values instead
+ * (nn/latent.h).
  *
  * k_b holds K_h^T ([R, nope] per head), v_b holds V_h. Files that store K and V together
  * (attn_kv_b, kv_b_proj: per head nope rows, then v rows) get K_h^T made once at loading. */
 #include "model/model.h"
 #include "nn/basic.h"
+#include "nn/latent.h"
 #include "nn/linear.h"
 #include "nn/moe.h"
 #include "tensor/half.h"
@@ -245,15 +247,13 @@ static du_err kv_layout(const du_hparams *hp, du_dtype dtype, du_kv_layout *out,
 
 /* Buffers of one forward pass, shared by its layers. */
 typedef struct {
-    float *x, *norm;    /* [T,D] */
-    float *cos, *sin;   /* [T,P/2] */
-    float *q_latent;    /* [T,Rq] */
-    float *q;           /* [T,H,nope+P] */
-    float *kv;          /* [T,R+P]: the new cache rows */
-    float *q_absorbed;  /* [T,H,R+P] */
-    float *attn_latent; /* [T,H,R] */
-    float *heads;       /* [T,H,v] */
-    float *y;           /* [T,D] */
+    float *x, *norm;  /* [T,D] */
+    float *cos, *sin; /* [T,P/2] */
+    float *q_latent;  /* [T,Rq] */
+    float *q;         /* [T,H,nope+P] */
+    float *kv;        /* [T,R+P]: the new cache rows */
+    float *heads;     /* [T,H,v] */
+    float *y;         /* [T,D] */
 } buffers;
 
 static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers *b) {
@@ -265,12 +265,10 @@ static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers
     b->q_latent = DU_SCRATCH(ctx, float, T * hp->q_rank);
     b->q = DU_SCRATCH(ctx, float, T *H * hp->k_dim);
     b->kv = DU_SCRATCH(ctx, float, T *(R + P));
-    b->q_absorbed = DU_SCRATCH(ctx, float, T *H *(R + P));
-    b->attn_latent = DU_SCRATCH(ctx, float, T *H *R);
     b->heads = DU_SCRATCH(ctx, float, T *H * hp->v_dim);
     b->y = DU_SCRATCH(ctx, float, T *D);
-    bool all = b->x && b->norm && b->cos && b->sin && b->q_latent && b->q && b->kv &&
-               b->q_absorbed && b->attn_latent && b->heads && b->y;
+    bool all =
+        b->x && b->norm && b->cos && b->sin && b->q_latent && b->q && b->kv && b->heads && b->y;
     return all ? DU_OK : DU_ENOMEM;
 }
 
@@ -310,20 +308,9 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
     du_kv_append(ctx, batch->kv, i_layer, &batch->rows, b->kv, NULL);
 
     du_tap(ctx, "q", i_layer, b->q, T, Q);
-    err = du_heads_fwd(ctx, b->q_absorbed, row, w->k_heads, b->q, hp->k_dim, H, T);
-    if (err != DU_OK) {
-        return err;
-    }
-    for (int64_t i = 0; i < T * H; i++) {
-        memcpy(b->q_absorbed + i * row + R, b->q + i * hp->k_dim + nope, (size_t)P * sizeof(float));
-    }
     du_attn_params params = {H, model->attn_scale, model->block_quantised};
-    err =
-        du_attn_fwd(ctx, b->attn_latent, b->q_absorbed, batch->kv, i_layer, &batch->rows, &params);
-    if (err == DU_OK) {
-        du_tap(ctx, "attn_latent", i_layer, b->attn_latent, T, H * R);
-        err = du_heads_fwd(ctx, b->heads, hp->v_dim, w->v_heads, b->attn_latent, R, H, T);
-    }
+    du_latent_weights heads = {w->k_heads, w->v_heads};
+    err = du_latent_fwd(ctx, b->heads, b->q, &heads, batch->kv, i_layer, &batch->rows, &params);
     if (err == DU_OK) {
         du_tap(ctx, "attn_heads", i_layer, b->heads, T, H * hp->v_dim);
         du_linear_out out = {b->y, hp->d_model, &w->attn_out, NULL};

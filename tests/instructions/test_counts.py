@@ -138,26 +138,29 @@ def why_not():
     return None
 
 
-def count(model, folder):
-    """(instructions of reading the prompt, of decoding one token after it)."""
-    ids = os.path.join(folder, "ids")
-    with open(ids, "w", encoding="ascii") as file:
-        file.write(" ".join(str(3 + i * 7 % 300) for i in range(N_PROMPT + 1)))
+def count_step(model, folder, chunk, i_step):
+    """Instructions of one step of a prompt given in chunks."""
     for old in glob.glob(os.path.join(folder, "parts*")):
         os.remove(old)
     words = ["valgrind", "--tool=callgrind", "--toggle-collect=du_infer_step",
              "--dump-after=du_infer_step", f"--callgrind-out-file={folder}/parts", program.DURE,
-             "logits", model, "--tokens-file", ids, "-o", os.path.join(folder, "out.npy"),
-             "--chunk", str(N_PROMPT), "--isa", "avx2", "--threads", "1", "-c", "64"]
+             "logits", model, "--tokens-file", os.path.join(folder, "ids"), "-o",
+             os.path.join(folder, "out.npy"), "--chunk", str(chunk), "--isa", "avx2", "--threads",
+             "1", "-c", "64"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise AssertionError(f"{' '.join(words)}\n{done.stderr}")
-    counts = []
-    for i in (1, 2):
-        total = re.search(r"^(?:summary|totals): (\d+)", program.read(folder, f"parts.{i}"),
-                          re.MULTILINE)
-        counts.append(int(total.group(1)))
-    return tuple(counts)
+    total = re.search(r"^(?:summary|totals): (\d+)", program.read(folder, f"parts.{i_step + 1}"),
+                      re.MULTILINE)
+    return int(total.group(1))
+
+
+def count(model, folder):
+    """(instructions of reading the prompt, of decoding the token after it). The token is that of
+    a prompt given one by one: behind one given at once it still repacks what that did not use."""
+    with open(os.path.join(folder, "ids"), "w", encoding="ascii") as file:
+        file.write(" ".join(str(3 + i * 7 % 300) for i in range(N_PROMPT + 1)))
+    return count_step(model, folder, N_PROMPT, 0), count_step(model, folder, 1, N_PROMPT)
 
 
 def count_all():
