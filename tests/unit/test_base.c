@@ -344,7 +344,11 @@ static void free_memory_ends_with_the_address_space(void **state) {
     limit.rlim_cur = (rlim_t)pages * (rlim_t)getpagesize() + 128 * MIB;
     assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
     int64_t available = du_mem_available_bytes();
+    assert_int_equal(getrlimit(RLIMIT_AS, &limit), 0);
     assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    if (limit.rlim_cur == before.rlim_cur) {
+        skip(); /* qemu-user sets no such limit */
+    }
     assert_true(available > 60 * MIB && available <= 64 * MIB);
     assert_true(du_mem_available_bytes() > 64 * MIB);
 }
