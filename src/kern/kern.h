@@ -82,7 +82,21 @@ typedef void du_kv_load_fn(float *x, const void *kv, int64_t dim);
  * softmax: one tile of a running softmax (Milakov & Gimelshein 2018). With m' = max(*m, max_j
  * s[j]): s[j] = exp(s[j] - m'), *l = *l * exp(*m - m') + sum_j s[j], *m = m'; returns exp(*m_old -
  * m'), the factor for what was accumulated before. Start with *m = -INFINITY, *l = 0. While m' is
- * -INFINITY s becomes 0 and nothing else changes. exp is within 2 ulp. */
+ * -INFINITY s becomes 0 and nothing else changes. exp is within 2 ulp.
+ *
+ * Backward, where d name is d(loss)/d(name):
+ *
+ * rmsnorm_bwd: with r = 1 / sqrt(mean_i(x[i]^2) + eps) and m = mean_i(w[i] dy[i] x[i]),
+ * dx[i] += r * (w[i] dy[i] - x[i] r^2 m), dw[i] += dy[i] * x[i] * r. dx and dw overlap no input.
+ *
+ * swiglu_bwd: with s = 1 / (1 + exp(-gate[i])), dgate[i] = dy[i] up[i] s (1 + gate[i] (1 - s)) and
+ * dup[i] = dy[i] gate[i] s. Each output may be any input.
+ *
+ * softmax_again: s[i] = exp(s[i] - lse), what softmax gave whose log of the sum was kept.
+ *
+ * softmax_bwd: ds[i] = scale * p[i] * (ds[i] - dot), dot = sum_i p[i] ds[i] over the whole row.
+ *
+ * dot: sum_i x[i] y[i]. */
 #define DU_KERN_LIST(X)                                                                            \
     X(quantize, void, (int8_t * q, float *d, int16_t *sum, const float *x, int64_t n))             \
     X(residue, void, (float *r, const float *x, const int8_t *q, const float *d, int64_t n))       \
@@ -93,7 +107,15 @@ typedef void du_kv_load_fn(float *x, const void *kv, int64_t dim);
     X(scale, void, (float *y, float a, int64_t n))                                                 \
     X(rope_norm, void, (float *x, const float *cos, const float *sin, int64_t n_pair))             \
     X(rope_neox, void, (float *x, const float *cos, const float *sin, int64_t n_pair))             \
-    X(softmax, float, (float *s, int64_t n, float *m, float *l))
+    X(softmax, float, (float *s, int64_t n, float *m, float *l))                                   \
+    X(rmsnorm_bwd, void,                                                                           \
+      (float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t n,           \
+       float eps))                                                                                 \
+    X(swiglu_bwd, void,                                                                            \
+      (float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n))  \
+    X(softmax_again, void, (float *s, int64_t n, float lse))                                       \
+    X(softmax_bwd, void, (float *ds, const float *p, int64_t n, float dot, float scale))           \
+    X(dot, float, (const float *x, const float *y, int64_t n))
 
 /* Probes: what a core can do at most, for measuring. X(code, name)
  *

@@ -1,7 +1,7 @@
 /* The kernels on single rows at every level against double precision. */
 #include "kern_test.h"
 
-enum { SLOT_X, SLOT_W, SLOT_Y, SLOT_Q, SLOT_D, SLOT_SUM, SLOT_COS, SLOT_SIN };
+enum { SLOT_X, SLOT_W, SLOT_Y, SLOT_Q, SLOT_D, SLOT_SUM, SLOT_COS, SLOT_SIN, SLOT_Z };
 
 enum { N_LONG = 7168 };
 enum { N_LAST = 150 }; /* row lengths up to here are all tried, then LONG ones */
@@ -255,6 +255,83 @@ static void softmax_one(int64_t n) {
     }
 }
 
+static void rmsnorm_bwd_one(int64_t n) {
+    const float *x = guard_normal(SLOT_X, n, 3), *w = guard_normal(SLOT_W, n, 1);
+    const float *dy = guard_normal(SLOT_Y, n, 1);
+    float *dx = guard_normal(SLOT_D, n, 1), *dw = guard_normal(SLOT_Z, n, 1);
+    static double before[2][1 << 13];
+    double square = 0, product = 0, terms = 0;
+    for (int64_t i = 0; i < n; i++) {
+        before[0][i] = dx[i], before[1][i] = dw[i];
+        square += (double)x[i] * x[i];
+        product += (double)w[i] * dy[i] * x[i];
+        terms += fabs((double)w[i] * dy[i] * x[i]);
+    }
+    seal(SLOT_X), seal(SLOT_W), seal(SLOT_Y);
+    kern->rmsnorm_bwd(dx, dw, dy, x, w, n, 1e-6f);
+    double r = 1 / sqrt(square / (double)n + 1e-6f), steps = (double)n / 8 + 20;
+    for (int64_t i = 0; i < n; i++) {
+        double c = x[i] * r * r * r / (double)n, own = r * w[i] * dy[i];
+        double all = fabs(before[0][i]) + fabs(own) + fabs(c) * terms;
+        check_near("rmsnorm_bwd dx", n, i, dx[i], before[0][i] + own - c * product, all, steps);
+        double add = dy[i] * r * x[i];
+        check_near("rmsnorm_bwd dw", n, i, dw[i], before[1][i] + add,
+                   fabs(before[1][i]) + fabs(add), steps);
+    }
+}
+
+static void swiglu_bwd_one(int64_t n) {
+    for (int where = 0; where < 3; where++) {
+        float *gate = guard_normal(SLOT_X, n, 20), *up = guard_normal(SLOT_W, n, 1);
+        float *dy = guard_normal(SLOT_D, n, 1);
+        static double exact[2][1 << 13], slope[1 << 13];
+        for (int64_t i = 0; i < n; i++) {
+            double s = 1 / (1 + exp(-(double)gate[i]));
+            slope[i] = s * (1 + fabs(gate[i]) * (1 - s));
+            exact[0][i] = dy[i] * (double)up[i] * s * (1 + gate[i] * (1 - s));
+            exact[1][i] = dy[i] * (double)gate[i] * s;
+        }
+        float *dgate = where == 0 ? guard_out(SLOT_Y, n) : where == 1 ? gate : dy;
+        float *dup = where == 0 ? guard_out(SLOT_Z, n) : up;
+        double terms[2];
+        for (int64_t i = 0; i < n; i++) {
+            slope[i] *= fabs(dy[i] * (double)up[i]);
+        }
+        kern->swiglu_bwd(dgate, dup, dy, gate, up, n);
+        for (int64_t i = 0; i < n; i++) {
+            terms[0] = slope[i] + 1e-30, terms[1] = fabs(exact[1][i]) + 1e-30;
+            check_near("swiglu_bwd gate", n, i, dgate[i], exact[0][i], terms[0], 24);
+            check_near("swiglu_bwd up", n, i, dup[i], exact[1][i], terms[1], 12);
+        }
+    }
+}
+
+/* softmax_again gives what softmax gave; softmax_bwd and dot. */
+static void softmax_bwd_one(int64_t n) {
+    float *s = guard_normal(SLOT_X, n, 4), *ds = guard_normal(SLOT_D, n, 1);
+    static double p[1 << 13], before[1 << 13];
+    double sum = 0, product = 0, terms = 0;
+    for (int64_t i = 0; i < n; i++) {
+        p[i] = exp((double)s[i]);
+        sum += p[i];
+        before[i] = ds[i];
+    }
+    float lse = (float)log(sum);
+    kern->softmax_again(s, n, lse);
+    for (int64_t i = 0; i < n; i++) {
+        double off = 1 + 2 * fabs((double)lse) + 40; /* of the exponent */
+        check_near("softmax_again", n, i, s[i], p[i] / sum, p[i] / sum, off);
+        product += (double)s[i] * ds[i];
+        terms += fabs((double)s[i] * ds[i]);
+    }
+    check_near("dot", n, 0, kern->dot(s, ds, n), product, terms, (double)n / 8 + 8);
+    kern->softmax_bwd(ds, s, n, 0.25f, 0.5f);
+    for (int64_t i = 0; i < n; i++) {
+        double exact = 0.5 * s[i] * (before[i] - 0.25);
+        check_near("softmax_bwd", n, i, ds[i], exact, s[i] * (fabs(before[i]) + 0.25), 6);
+    }
+}
+
 static void check_softmax_empty(void) {
     float m = -INFINITY, l = 0, s[40];
     for (int i = 0; i < 40; i++) {
@@ -289,6 +366,11 @@ static void check_arithmetic(void) {
 static void check_rope(void) {
     each_length(rope_one, 1, 1);
 }
+static void check_backward(void) {
+    each_length(rmsnorm_bwd_one, 1, 1);
+    each_length(swiglu_bwd_one, 1, 1);
+    each_length(softmax_bwd_one, 1, 1);
+}
 static void check_softmax(void) {
     each_length(softmax_one, 1, 1);
     check_softmax_empty();
@@ -306,6 +388,7 @@ TEST(arithmetic)
 TEST(rope)
 TEST(exp)
 TEST(softmax)
+TEST(backward)
 #undef TEST
 
 int main(int argc, char **argv) {
@@ -315,7 +398,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_quantize_all), cmocka_unit_test(test_rmsnorm),
         cmocka_unit_test(test_swiglu),       cmocka_unit_test(test_arithmetic),
         cmocka_unit_test(test_rope),         cmocka_unit_test(test_exp),
-        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_softmax),      cmocka_unit_test(test_backward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

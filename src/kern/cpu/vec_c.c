@@ -113,6 +113,48 @@ static float softmax(float *s, int64_t n, float *m, float *l) {
     return factor;
 }
 
+static void rmsnorm_bwd(float *dx, float *dw, const float *dy, const float *x, const float *w,
+                        int64_t n, float eps) {
+    float squares[DU_LANES] = {0}, products[DU_LANES] = {0};
+    du_lanes_add_dot(squares, x, x, n);
+    for (int64_t i = 0; i < n; i++) {
+        products[i % DU_LANES] += w[i] * dy[i] * x[i];
+    }
+    float r = 1 / sqrtf(du_lanes_sum(squares) / (float)n + eps);
+    float c = r * r * (du_lanes_sum(products) / (float)n);
+    for (int64_t i = 0; i < n; i++) {
+        dx[i] += r * (w[i] * dy[i] - x[i] * c);
+        dw[i] += dy[i] * x[i] * r;
+    }
+}
+
+static void swiglu_bwd(float *dgate, float *dup, const float *dy, const float *gate,
+                       const float *up, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float g = gate[i], s = 1 / (1 + du_exp(-g)), d = dy[i], u = up[i];
+        dgate[i] = d * u * (s * (1 + g * (1 - s)));
+        dup[i] = d * (g * s);
+    }
+}
+
+static void softmax_again(float *s, int64_t n, float lse) {
+    for (int64_t i = 0; i < n; i++) {
+        s[i] = du_exp(s[i] - lse);
+    }
+}
+
+static void softmax_bwd(float *ds, const float *p, int64_t n, float dot_, float scale_) {
+    for (int64_t i = 0; i < n; i++) {
+        ds[i] = scale_ * p[i] * (ds[i] - dot_);
+    }
+}
+
+static float dot(const float *x, const float *y, int64_t n) {
+    float acc[DU_LANES] = {0};
+    du_lanes_add_dot(acc, x, y, n);
+    return du_lanes_sum(acc);
+}
+
 void du_kern_fill_vec_c(du_kern *k) {
 #define FILL(name, ret, args) k->name = name;
     DU_KERN_LIST(FILL)

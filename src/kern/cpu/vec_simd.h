@@ -42,21 +42,32 @@ static void residue(float *r, const float *x, const int8_t *q, const float *d, i
     }
 }
 
-static void rmsnorm(float *y, const float *x, const float *w, int64_t n, float eps) {
+/* sum_i a[i] b[i] c[i]; c NULL: ones */
+INLINE float sum_of_products(const float *a, const float *b, const float *c, int64_t n) {
     vf acc[4] = {vf_set1(0), vf_set1(0), vf_set1(0), vf_set1(0)};
     int64_t i = 0, n_full = n / VF * VF;
     for (; i + 4 * VF <= n; i += 4 * VF) {
         UNROLL
         for (int k = 0; k < 4; k++) {
-            vf v = vf_load(x + i + k * VF);
-            acc[k] = vf_fma(v, v, acc[k]);
+            vf v = vf_load(a + i + k * VF);
+            v = c ? vf_mul(v, vf_load(c + i + k * VF)) : v;
+            acc[k] = vf_fma(v, vf_load(b + i + k * VF), acc[k]);
         }
     }
     for (; i < n; i += VF) {
-        vf v = i < n_full ? vf_load(x + i) : vf_load_n(x + i, n - i);
-        acc[0] = vf_fma(v, v, acc[0]);
+        bool full = i < n_full;
+        vf v = full ? vf_load(a + i) : vf_load_n(a + i, n - i);
+        if (c) {
+            v = vf_mul(v, full ? vf_load(c + i) : vf_load_n(c + i, n - i));
+        }
+        acc[0] = vf_fma(v, full ? vf_load(b + i) : vf_load_n(b + i, n - i), acc[0]);
     }
-    float square = vf_sum(vf_add(vf_add(acc[0], acc[1]), vf_add(acc[2], acc[3])));
+    return vf_sum(vf_add(vf_add(acc[0], acc[1]), vf_add(acc[2], acc[3])));
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, int64_t n, float eps) {
+    float square = sum_of_products(x, x, NULL, n);
+    int64_t i, n_full = n / VF * VF;
     float scale = 1 / sqrtf(square / (float)n + eps);
     for (i = 0; i < n_full; i += VF) {
         vf v = vf_mul(vf_load(x + i), vf_set1(scale));
@@ -183,6 +194,72 @@ static float softmax(float *s, int64_t n, float *m, float *l) {
     *l = *l * factor + sum;
     *m = max;
     return factor;
+}
+
+static void rmsnorm_bwd(float *dx, float *dw, const float *dy, const float *x, const float *w,
+                        int64_t n, float eps) {
+    float r = 1 / sqrtf(sum_of_products(x, x, NULL, n) / (float)n + eps);
+    float c = r * r * (sum_of_products(dy, x, w, n) / (float)n);
+    int64_t i = 0;
+    for (; i + VF <= n; i += VF) {
+        vf vx = vf_load(x + i), vdy = vf_load(dy + i);
+        vf v = vf_fnma(vx, vf_set1(c), vf_mul(vf_load(w + i), vdy));
+        vf_store(dx + i, vf_fma(vf_set1(r), v, vf_load(dx + i)));
+        vf_store(dw + i, vf_fma(vf_mul(vdy, vx), vf_set1(r), vf_load(dw + i)));
+    }
+    for (; i < n; i++) {
+        dx[i] += r * (w[i] * dy[i] - x[i] * c);
+        dw[i] += dy[i] * x[i] * r;
+    }
+}
+
+INLINE void swiglu_grad(vf *dgate, vf *dup, vf dy, vf gate, vf up) {
+    vf one = vf_set1(1), s = vf_div(one, vf_add(one, vf_exp(vf_sub(vf_set1(-0.0f), gate))));
+    vf slope = vf_mul(s, vf_fma(gate, vf_sub(one, s), one));
+    *dgate = vf_mul(vf_mul(dy, up), slope);
+    *dup = vf_mul(dy, vf_mul(gate, s));
+}
+
+static void swiglu_bwd(float *dgate, float *dup, const float *dy, const float *gate,
+                       const float *up, int64_t n) {
+    int64_t i = 0;
+    vf g, u;
+    for (; i + VF <= n; i += VF) {
+        swiglu_grad(&g, &u, vf_load(dy + i), vf_load(gate + i), vf_load(up + i));
+        vf_store(dgate + i, g);
+        vf_store(dup + i, u);
+    }
+    if (i < n) {
+        swiglu_grad(&g, &u, vf_load_n(dy + i, n - i), vf_load_n(gate + i, n - i),
+                    vf_load_n(up + i, n - i));
+        vf_store_n(dgate + i, g, n - i);
+        vf_store_n(dup + i, u, n - i);
+    }
+}
+
+static void softmax_again(float *s, int64_t n, float lse) {
+    int64_t i = 0;
+    for (; i + VF <= n; i += VF) {
+        vf_store(s + i, vf_exp(vf_sub(vf_load(s + i), vf_set1(lse))));
+    }
+    if (i < n) {
+        vf_store_n(s + i, vf_exp(vf_sub(vf_load_n(s + i, n - i), vf_set1(lse))), n - i);
+    }
+}
+
+static void softmax_bwd(float *ds, const float *p, int64_t n, float dot_, float scale_) {
+    int64_t i = 0;
+    for (; i + VF <= n; i += VF) {
+        vf v = vf_mul(vf_set1(scale_), vf_load(p + i));
+        vf_store(ds + i, vf_mul(v, vf_sub(vf_load(ds + i), vf_set1(dot_))));
+    }
+    for (; i < n; i++) {
+        ds[i] = scale_ * p[i] * (ds[i] - dot_);
+    }
+}
+
+static float dot(const float *x, const float *y, int64_t n) {
+    return sum_of_products(x, y, NULL, n);
 }
 
 static void fill_vec(du_kern *k) {
