@@ -1,0 +1,473 @@
+#include "train/config.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/opt.h"
+
+typedef enum { KEY_TEXT, KEY_INT, KEY_REAL, KEY_WORD, KEY_MODEL } key_type;
+
+typedef struct {
+    const char *name, *help;
+    key_type type;
+    bool alters;      /* a change of it gives other results */
+    size_t field;     /* offset in du_train_config; of KEY_MODEL unused */
+    const char *unit; /* KEY_WORD: its words, KEY_MODEL: the name in config.json */
+    int64_t i_default, i_min, i_max;
+    double f_default, f_min, f_max;
+} du_train_key;
+
+#define AT(field_) offsetof(du_train_config, field_)
+#define X_TEXT(field_, name_, unit_, alters_, help_)                                               \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_TEXT, .alters = alters_, .field = AT(field_),    \
+        .unit = unit_                                                                              \
+    }
+#define X_INT(field_, name_, default_, min_, max_, unit_, alters_, help_)                          \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_INT, .alters = alters_, .field = AT(field_),     \
+        .unit = unit_, .i_default = default_, .i_min = min_, .i_max = max_                         \
+    }
+#define X_REAL(field_, name_, default_, min_, max_, unit_, alters_, help_)                         \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_REAL, .alters = alters_, .field = AT(field_),    \
+        .unit = unit_, .f_default = default_, .f_min = min_, .f_max = max_                         \
+    }
+/* The default of a word is its first one. */
+#define X_WORD(field_, name_, words_, alters_, help_)                                              \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_WORD, .alters = alters_, .field = AT(field_),    \
+        .unit = words_                                                                             \
+    }
+#define X_MODEL(hf_, name_, help_)                                                                 \
+    { .name = "model." name_, .help = help_, .type = KEY_MODEL, .alters = true, .unit = #hf_ }
+
+#include "train/config_keys.h"
+
+enum { N_KEYS = sizeof keys / sizeof *keys, FILE_LIMIT = 1 << 20 };
+
+static void *field_of(const du_train_config *config, const du_train_key *key) {
+    return (char *)(uintptr_t)config + key->field;
+}
+
+static const du_train_key *find_key(du_sv name) {
+    for (size_t i = 0; i < N_KEYS; i++) {
+        if (du_sv_is(name, keys[i].name)) {
+            return &keys[i];
+        }
+    }
+    return NULL;
+}
+
+du_err du_train_config_init(du_train_config *config, du_diag *diag) {
+    *config = (du_train_config){.model = json_object()};
+    bool failed = !config->model;
+    for (size_t i = 0; i < N_KEYS; i++) {
+        void *field = field_of(config, &keys[i]);
+        if (keys[i].type == KEY_TEXT) {
+            char **text = field;
+            *text = du_strdup("");
+            failed = failed || !*text;
+        } else if (keys[i].type == KEY_INT) {
+            *(int64_t *)field = keys[i].i_default;
+        } else if (keys[i].type == KEY_REAL) {
+            *(double *)field = keys[i].f_default;
+        }
+    }
+    if (failed) {
+        du_train_config_done(config);
+        return du_fail_nomem(diag, "the configuration");
+    }
+    return DU_OK;
+}
+
+void du_train_config_done(du_train_config *config) {
+    for (size_t i = 0; i < N_KEYS; i++) {
+        if (keys[i].type == KEY_TEXT) {
+            du_free(*(char **)field_of(config, &keys[i]));
+        }
+    }
+    json_decref(config->model);
+    *config = (du_train_config){0};
+}
+
+/* The place of a word in "a|b|c"; -1 when it is none of them. */
+static int find_word(const char *words, du_sv word) {
+    for (int i = 0; *words; i++) {
+        size_t n = strcspn(words, "|");
+        if (du_sv_eq((du_sv){words, n}, word)) {
+            return i;
+        }
+        words += n + (words[n] == '|');
+    }
+    return -1;
+}
+
+static du_sv word_at(const char *words, int i) {
+    for (; i > 0; i--) {
+        words += strcspn(words, "|") + 1;
+    }
+    return (du_sv){words, strcspn(words, "|")};
+}
+
+static du_err refuse(const du_train_key *key, du_sv value, const char *where, const char *takes,
+                     du_diag *diag) {
+    return du_fail(diag, DU_EINVAL, "%s: %s = %.*s: %s", where, key->name,
+                   (int)(value.len < 60 ? value.len : 60), value.s, takes);
+}
+
+/* A whole text that is one number. */
+static bool read_number(const char *text, double *real, int64_t *whole) {
+    char *end = NULL;
+    errno = 0;
+    if (whole) {
+        *whole = strtoll(text, &end, 10);
+    } else {
+        *real = strtod(text, &end);
+    }
+    return errno == 0 && end != text && *end == '\0' && (whole || isfinite(*real));
+}
+
+static du_err set_number(du_train_config *config, const du_train_key *key, const char *text,
+                         const char *where, du_diag *diag) {
+    char takes[128];
+    double real = 0;
+    int64_t whole = 0;
+    if (key->type == KEY_INT) {
+        if (read_number(text, NULL, &whole) && whole >= key->i_min && whole <= key->i_max) {
+            *(int64_t *)field_of(config, key) = whole;
+            return DU_OK;
+        }
+        snprintf(takes, sizeof takes, "takes a whole number from %lld to %lld",
+                 (long long)key->i_min, (long long)key->i_max);
+    } else {
+        if (read_number(text, &real, NULL) && real >= key->f_min && real <= key->f_max) {
+            *(double *)field_of(config, key) = real;
+            return DU_OK;
+        }
+        snprintf(takes, sizeof takes, "takes a number from %g to %g", key->f_min, key->f_max);
+    }
+    return refuse(key, du_sv_of(text), where, takes, diag);
+}
+
+/* Numbers, true, false, null, objects and quoted texts as in JSON; any other word is a text. */
+static du_err set_model(du_train_config *config, const du_train_key *key, const char *text,
+                        const char *where, du_diag *diag) {
+    json_t *value = json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+    bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyz_0123456789") == strlen(text);
+    if (!value && plain) {
+        value = json_string(text);
+    }
+    if (!value) {
+        return refuse(key, du_sv_of(text), where, "takes a number, true, false, a word or JSON",
+                      diag);
+    }
+    return json_object_set_new(config->model, key->unit, value) == 0
+               ? DU_OK
+               : du_fail_nomem(diag, "the configuration");
+}
+
+static du_err set_key(du_train_config *config, const du_train_key *key, const char *text,
+                      const char *where, du_diag *diag) {
+    char takes[160];
+    int word;
+    switch (key->type) {
+    case KEY_TEXT: {
+        char *copy = du_strdup(text), **field = field_of(config, key);
+        if (!copy) {
+            return du_fail_nomem(diag, "the configuration");
+        }
+        du_free(*field);
+        *field = copy;
+        return DU_OK;
+    }
+    case KEY_WORD:
+        word = find_word(key->unit, du_sv_of(text));
+        snprintf(takes, sizeof takes, "takes one of %s", key->unit);
+        if (word < 0) {
+            return refuse(key, du_sv_of(text), where, takes, diag);
+        }
+        *(int *)field_of(config, key) = word;
+        return DU_OK;
+    case KEY_MODEL:
+        return set_model(config, key, text, where, diag);
+    default:
+        return set_number(config, key, text, where, diag);
+    }
+}
+
+static du_err unknown_key(du_sv name, const char *where, du_diag *diag) {
+    const char *names[N_KEYS];
+    for (size_t i = 0; i < N_KEYS; i++) {
+        names[i] = keys[i].name;
+    }
+    char word[80];
+    snprintf(word, sizeof word, "%.*s", (int)(name.len < 79 ? name.len : 79), name.s);
+    const char *near = du_nearest(word, names, N_KEYS);
+    return du_fail(diag, DU_EINVAL, "%s: unknown key %s%s%s (`dure train --keys` lists them)",
+                   where, word, near ? ", did you mean " : "", near ? near : "");
+}
+
+static du_sv trim(du_sv text) {
+    while (text.len > 0 && strchr(" \t\r", text.s[0])) {
+        text = (du_sv){text.s + 1, text.len - 1};
+    }
+    while (text.len > 0 && strchr(" \t\r", text.s[text.len - 1])) {
+        text.len--;
+    }
+    return text;
+}
+
+du_err du_train_config_set(du_train_config *config, du_sv name, du_sv value, const char *where,
+                           du_diag *diag) {
+    const du_train_key *key = find_key(trim(name));
+    if (!key) {
+        return unknown_key(trim(name), where, diag);
+    }
+    du_str text = {0};
+    du_str_add_sv(&text, trim(value));
+    du_err err = text.failed ? du_fail_nomem(diag, "the configuration")
+                             : set_key(config, key, du_str_get(&text), where, diag);
+    du_str_done(&text);
+    return err;
+}
+
+du_err du_train_config_set_pair(du_train_config *config, const char *pair, du_diag *diag) {
+    const char *equals = strchr(pair, '=');
+    if (!equals) {
+        return du_fail(diag, DU_EINVAL, "--set %s: takes KEY=VALUE", pair);
+    }
+    return du_train_config_set(config, (du_sv){pair, (size_t)(equals - pair)}, du_sv_of(equals + 1),
+                               "--set", diag);
+}
+
+/* The line without its comment: `#` begins one at the start or behind a blank. */
+static du_sv without_comment(du_sv line) {
+    for (size_t i = 0; i < line.len; i++) {
+        if (line.s[i] == '#' && (i == 0 || line.s[i - 1] == ' ' || line.s[i - 1] == '\t')) {
+            return (du_sv){line.s, i};
+        }
+    }
+    return line;
+}
+
+static du_err read_line(du_train_config *config, du_sv line, const char *where, bool seen[N_KEYS],
+                        du_diag *diag) {
+    line = trim(without_comment(line));
+    if (line.len == 0) {
+        return DU_OK;
+    }
+    int64_t equals = du_sv_find(line, du_sv_of("="), 0);
+    if (equals < 0) {
+        return du_fail(diag, DU_EINVAL, "%s: no `=`: lines are `key = value`", where);
+    }
+    du_sv name = trim((du_sv){line.s, (size_t)equals});
+    const du_train_key *key = find_key(name);
+    if (key && seen[key - keys]) {
+        return du_fail(diag, DU_EINVAL, "%s: %s is given twice", where, key->name);
+    }
+    if (key) {
+        seen[key - keys] = true;
+    }
+    size_t at = (size_t)equals + 1;
+    return du_train_config_set(config, name, (du_sv){line.s + at, line.len - at}, where, diag);
+}
+
+du_err du_train_config_read(du_train_config *config, const char *path, du_diag *diag) {
+    char *text = NULL;
+    size_t len = 0;
+    bool seen[N_KEYS] = {false};
+    du_err err = du_stream_read(&text, &len, path, FILE_LIMIT, diag);
+    du_sv rest = {text, len};
+    du_str where = {0};
+    for (int64_t i_line = 1; err == DU_OK && rest.len > 0; i_line++) {
+        int64_t end = du_sv_find(rest, du_sv_of("\n"), 0);
+        size_t n = end < 0 ? rest.len : (size_t)end;
+        du_str_reset(&where);
+        du_str_addf(&where, "%s:%lld", path, (long long)i_line);
+        if (memchr(rest.s, '\0', n)) {
+            err = du_fail(diag, DU_EINVAL, "%s: a byte 0: this is no text", du_str_get(&where));
+        } else {
+            err = read_line(config, (du_sv){rest.s, n}, du_str_get(&where), seen, diag);
+        }
+        n += end >= 0;
+        rest = (du_sv){rest.s + n, rest.len - n};
+    }
+    du_str_done(&where);
+    du_free(text);
+    return err;
+}
+
+static du_err missing(const char *what, du_diag *diag) {
+    return du_fail(diag, DU_EINVAL, "%s (`dure train --keys` lists the keys)", what);
+}
+
+du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
+    bool tokens = *config->data.tokens != '\0', shards = *config->data.shards != '\0';
+    if (*config->init == '\0' && !json_object_get(config->model, "model_type")) {
+        return missing("neither init nor model.arch says what to train", diag);
+    }
+    if (*config->out == '\0') {
+        return missing("out is missing: the folder for checkpoints", diag);
+    }
+    if (config->steps == 0) {
+        return missing("steps is missing", diag);
+    }
+    if (tokens == shards) {
+        return missing(tokens ? "data.tokens and data.shards are both given"
+                              : "neither data.tokens nor data.shards is given",
+                       diag);
+    }
+    if (config->data.token_bytes == 3) {
+        return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
+    }
+    if (config->schedule.warmup_steps > config->steps) {
+        return du_fail(diag, DU_EINVAL, "schedule.warmup_steps = %lld: more than steps = %lld",
+                       (long long)config->schedule.warmup_steps, (long long)config->steps);
+    }
+    return DU_OK;
+}
+
+/* The shortest decimal that reads back as the same number. */
+static void add_real(du_str *out, double v) {
+    char text[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v) {
+            break;
+        }
+    }
+    du_str_add_s(out, text);
+}
+
+/* The value as it would be written in a file; "" of a model key that is not given. */
+static void add_value(du_str *out, const du_train_config *config, const du_train_key *key) {
+    const void *field = field_of(config, key);
+    switch (key->type) {
+    case KEY_TEXT:
+        du_str_add_s(out, *(char *const *)field);
+        break;
+    case KEY_INT:
+        du_str_addf(out, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case KEY_REAL:
+        add_real(out, *(const double *)field);
+        break;
+    case KEY_WORD:
+        du_str_add_sv(out, word_at(key->unit, *(const int *)field));
+        break;
+    case KEY_MODEL: {
+        const json_t *value = json_object_get(config->model, key->unit);
+        char *text =
+            value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+        out->failed = out->failed || (value && !text);
+        du_str_add_s(out, text ? text : "");
+        du_free(text);
+        break;
+    }
+    }
+}
+
+static bool is_default(const du_train_config *config, const du_train_key *key) {
+    const void *field = field_of(config, key);
+    switch (key->type) {
+    case KEY_TEXT:
+        return **(char *const *)field == '\0';
+    case KEY_INT:
+        return *(const int64_t *)field == key->i_default;
+    case KEY_REAL:
+        return *(const double *)field == key->f_default;
+    case KEY_WORD:
+        return *(const int *)field == 0;
+    default:
+        return !json_object_get(config->model, key->unit);
+    }
+}
+
+void du_train_config_write(const du_train_config *config, du_str *out) {
+    for (size_t i = 0; i < N_KEYS; i++) {
+        if (!is_default(config, &keys[i])) {
+            du_str_addf(out, "%s = ", keys[i].name);
+            add_value(out, config, &keys[i]);
+            du_str_add_c(out, '\n');
+        }
+    }
+}
+
+du_err du_train_config_same_run(const du_train_config *now, const du_train_config *begun,
+                                du_diag *diag) {
+    du_str a = {0}, b = {0};
+    du_err err = DU_OK;
+    for (size_t i = 0; err == DU_OK && i < N_KEYS; i++) {
+        du_str_reset(&a);
+        du_str_reset(&b);
+        add_value(&a, now, &keys[i]);
+        add_value(&b, begun, &keys[i]);
+        if (a.failed || b.failed) {
+            err = du_fail_nomem(diag, "the configuration");
+        } else if (keys[i].alters && !du_sv_eq(du_str_view(&a), du_str_view(&b))) {
+            err = du_fail(diag, DU_EINVAL,
+                          "%s is '%s' now and was '%s' when the run was begun: it would not be the "
+                          "same run",
+                          keys[i].name, du_str_get(&a), du_str_get(&b));
+        }
+    }
+    du_str_done(&a);
+    du_str_done(&b);
+    return err;
+}
+
+static void add_default(du_str *out, const du_train_key *key) {
+    if (key->type == KEY_INT) {
+        du_str_addf(out, "%lld", (long long)key->i_default);
+    } else if (key->type == KEY_REAL) {
+        add_real(out, key->f_default);
+    } else if (key->type == KEY_WORD) {
+        du_str_add_sv(out, word_at(key->unit, 0));
+    }
+}
+
+void du_train_config_help(du_str *out) {
+    for (size_t i = 0; i < N_KEYS; i++) {
+        const du_train_key *key = &keys[i];
+        du_str value = {0};
+        add_default(&value, key);
+        bool unit = key->type != KEY_MODEL && *key->unit;
+        du_str_add_s(out, key->name);
+        if (value.len > 0) {
+            du_str_addf(out, " = %s", du_str_get(&value));
+        }
+        du_str_addf(out, "%s%s%s\n    ", unit ? "  (" : "", unit ? key->unit : "", unit ? ")" : "");
+        out->failed = out->failed || value.failed;
+        du_str_done(&value);
+        du_opt_wrap(out, key->help, 4, 4);
+        du_str_add_c(out, '\n');
+    }
+}
+
+json_t *du_train_config_json(void) {
+    static const char *const types[] = {"text", "integer", "number", "word", "json"};
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < N_KEYS; i++) {
+        const du_train_key *key = &keys[i];
+        du_str value = {0};
+        add_default(&value, key);
+        json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "key", key->name, "type",
+                                  types[key->type], "default", du_str_get(&value), "unit",
+                                  key->type == KEY_MODEL ? "" : key->unit, "help", key->help,
+                                  "alters_results", key->alters);
+        bool failed = value.failed || json_array_append_new(list, entry) != 0;
+        du_str_done(&value);
+        if (failed) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}

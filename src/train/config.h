@@ -1,0 +1,111 @@
+/* The configuration of a training run: lines `key = value` with dotted keys and `#` comments, every
+ * key also as --set key=value. One table (config_keys.h) gives parsing, defaults, `dure train
+ * --keys`, the copy that a checkpoint keeps, and what may not change between a run and its
+ * continuation. */
+#ifndef DU_TRAIN_CONFIG_H
+#define DU_TRAIN_CONFIG_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+typedef enum { DU_TRAIN_F32, DU_TRAIN_BF16 } du_train_dtype;
+typedef enum { DU_ORDER_SEQUENTIAL, DU_ORDER_SHUFFLED } du_train_order;
+typedef enum { DU_OPTIM_ADAMW, DU_OPTIM_MUON, DU_OPTIM_SGD } du_optim_name;
+typedef enum {
+    DU_SCHEDULE_CONSTANT,
+    DU_SCHEDULE_LINEAR,
+    DU_SCHEDULE_COSINE,
+    DU_SCHEDULE_WSD,
+    DU_SCHEDULE_DEEPSEEK_V3
+} du_schedule_name;
+typedef enum { DU_RECOMPUTE_NONE, DU_RECOMPUTE_CHEAP, DU_RECOMPUTE_LAYER } du_recompute;
+
+/* The fields are the keys of config_keys.h; texts are owned, "" when not given. */
+typedef struct {
+    char *init, *out, *tokenizer;
+    json_t *model; /* model.*: an object as config.json has it; model.arch is its model_type */
+    int64_t steps, seq_len, batch_seqs, accumulate, seed;
+    int dtype, recompute;
+    struct {
+        char *tokens, *shards, *validation;
+        int64_t token_bytes;
+        int order;
+    } data;
+    struct {
+        int name;
+        double lr, beta1, beta2, eps, weight_decay, clip, momentum;
+        int64_t newton_schulz_steps;
+    } optim;
+    struct {
+        int name;
+        int64_t warmup_steps, decay_steps;
+        double final;
+    } schedule;
+    struct {
+        double bias_step, seq_balance;
+    } router;
+    struct {
+        double weight;
+    } mtp;
+    struct {
+        double z, label_smoothing;
+    } loss;
+    struct {
+        double decay;
+    } ema;
+    struct {
+        int64_t every, keep;
+    } checkpoint;
+    struct {
+        int64_t every, batches;
+    } validate;
+} du_train_config;
+
+/* Everything at its default. Returns DU_OK, DU_ENOMEM. Free with du_train_config_done. */
+DU_NODISCARD
+du_err du_train_config_init(du_train_config *config, du_diag *diag);
+void du_train_config_done(du_train_config *config);
+
+/* Sets one key. `where` begins messages ("train.conf:7", "--set").
+ * Returns DU_OK, DU_EINVAL (an unknown key: names the nearest; a value that the key does not take:
+ * says which it takes), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_train_config_set(du_train_config *config, du_sv key, du_sv value, const char *where,
+                           du_diag *diag);
+
+/* "key=value" of a command line. */
+DU_NODISCARD
+du_err du_train_config_set_pair(du_train_config *config, const char *pair, du_diag *diag);
+
+/* The lines of a file (du_train_config_set). A key given twice in one file is an error. Also the
+ * errors of du_stream_read. */
+DU_NODISCARD
+du_err du_train_config_read(du_train_config *config, const char *path, du_diag *diag);
+
+/* What one key cannot tell: that steps, out and one source of data are given, and either init or
+ * model.arch. Returns DU_OK or DU_EINVAL naming the key that is missing. */
+DU_NODISCARD
+du_err du_train_config_check(const du_train_config *config, du_diag *diag);
+
+/* Appends "key = value" lines of every key that is not at its default, in the table's order, so
+ * that the text read again gives the same configuration. */
+void du_train_config_write(const du_train_config *config, du_str *out);
+
+/* Compares with the configuration a run was begun with: the first key whose change alters results
+ * (lengths, seeds, data, number types, the optimizer's) is an error that names both values. Keys as
+ * steps, checkpoint.every and checkpoint.keep may change. Returns DU_OK, DU_EINVAL, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_train_config_same_run(const du_train_config *now, const du_train_config *begun,
+                                du_diag *diag);
+
+/* Appends the list of keys: name, default, unit and meaning, at most 80 columns wide. */
+void du_train_config_help(du_str *out);
+
+/* The list as an array of {key, type, default, unit, help}; NULL when memory is short. */
+json_t *du_train_config_json(void);
+
+#endif

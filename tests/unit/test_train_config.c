@@ -1,0 +1,247 @@
+#include "test.h"
+
+#include <math.h>
+
+#include "base/str.h"
+#include "tmp.h"
+#include "train/config.h"
+#include "train/schedule.h"
+
+static du_train_config config;
+static du_diag diag;
+
+static void begin(void) {
+    du_diag_reset(&diag);
+    assert_int_equal(du_train_config_init(&config, &diag), DU_OK);
+}
+
+static du_err set(const char *pair) {
+    du_diag_reset(&diag);
+    return du_train_config_set_pair(&config, pair, &diag);
+}
+
+static void refused(const char *pair, const char *says) {
+    assert_int_equal(set(pair), DU_EINVAL);
+    if (!strstr(diag.msg, says)) {
+        fail_msg("%s: '%s' does not say '%s'", pair, diag.msg, says);
+    }
+}
+
+static void test_set(void **state) {
+    (void)state;
+    begin();
+    assert_int_equal(config.batch_seqs, 16);
+    assert_true(config.optim.beta2 == 0.95);
+    assert_int_equal(set("optim.lr=2e-4"), DU_OK);
+    assert_int_equal(set(" dtype = bf16 "), DU_OK);
+    assert_int_equal(set("out=a=b"), DU_OK);
+    assert_true(config.optim.lr == 2e-4 && config.dtype == DU_TRAIN_BF16);
+    assert_string_equal(config.out, "a=b");
+    refused("optim.le=1", "did you mean optim.lr");
+    refused("steps=1.5", "steps = 1.5: takes a whole number from 0 to");
+    refused("steps=-1", "takes a whole number");
+    refused("steps=", "takes a whole number");
+    refused("optim.beta1=1", "takes a number from 0 to 0.999999");
+    refused("optim.lr=nan", "takes a number");
+    refused("optim.lr=1e-3x", "takes a number");
+    refused("dtype=fp8", "takes one of f32|bf16");
+    refused("dtype=f32|bf16", "takes one of");
+    refused("steps", "takes KEY=VALUE");
+    refused("model.hidden_size=[1", "takes a number");
+    assert_true(config.optim.lr == 2e-4 && config.steps == 0);
+    du_train_config_done(&config);
+}
+
+static void test_model(void **state) {
+    (void)state;
+    begin();
+    assert_int_equal(set("model.arch=deepseek_v3"), DU_OK);
+    assert_int_equal(set("model.hidden_size=256"), DU_OK);
+    assert_int_equal(set("model.tie_word_embeddings=true"), DU_OK);
+    assert_int_equal(set("model.rope_scaling={\"type\": \"linear\", \"factor\": 2}"), DU_OK);
+    assert_string_equal(json_string_value(json_object_get(config.model, "model_type")),
+                        "deepseek_v3");
+    assert_int_equal(json_integer_value(json_object_get(config.model, "hidden_size")), 256);
+    assert_true(json_is_true(json_object_get(config.model, "tie_word_embeddings")));
+    assert_true(json_is_object(json_object_get(config.model, "rope_scaling")));
+    du_train_config_done(&config);
+}
+
+static du_err read_text(const test_tmp *t, const char *text) {
+    test_tmp_write(t, "run.conf", text, strlen(text));
+    du_diag_reset(&diag);
+    return du_train_config_read(&config, test_tmp_file(t, "run.conf"), &diag);
+}
+
+static void test_read(void **state) {
+    (void)state;
+    test_tmp t = test_tmp_make();
+    begin();
+    assert_int_equal(read_text(&t, "# a run\n\nsteps = 20   # few\r\nout=o#1\n  seed\t=\t7"),
+                     DU_OK);
+    assert_int_equal(config.steps, 20);
+    assert_int_equal(config.seed, 7);
+    assert_string_equal(config.out, "o#1");
+    static const struct {
+        const char *text, *says;
+    } bad[] = {{"steps = 1\nsteps = 2\n", "run.conf:2: steps is given twice"},
+               {"\nstepz = 1\n", "run.conf:2: unknown key stepz, did you mean steps"},
+               {"steps\n", "run.conf:1: no `=`"},
+               {"seed = x", "run.conf:1: seed = x: takes"},
+               {"= 1", "run.conf:1: unknown key"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(read_text(&t, bad[i].text), DU_EINVAL);
+        assert_non_null(strstr(diag.msg, bad[i].says));
+    }
+    test_tmp_write(&t, "zero.conf", "steps = 1\0\n", 11);
+    assert_int_equal(du_train_config_read(&config, test_tmp_file(&t, "zero.conf"), &diag),
+                     DU_EINVAL);
+    assert_int_equal(du_train_config_read(&config, test_tmp_file(&t, "absent"), &diag), DU_ENOENT);
+    du_train_config_done(&config);
+    test_tmp_remove(&t);
+}
+
+/* What is written is read back as the same, and says what a continuation may change. */
+static void test_write(void **state) {
+    (void)state;
+    static const char *const pairs[] = {"steps=20",         "out=o",
+                                        "optim.lr=0.1",     "optim.eps=1e-15",
+                                        "dtype=bf16",       "data.tokens=t.bin",
+                                        "model.arch=llama", "model.rope_theta=500000.0",
+                                        "model.head_dim=32"};
+    test_tmp t = test_tmp_make();
+    begin();
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        assert_int_equal(set(pairs[i]), DU_OK);
+    }
+    assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
+    du_train_config first = config;
+    du_str text = {0}, again = {0};
+    du_train_config_write(&first, &text);
+    begin();
+    assert_int_equal(read_text(&t, du_str_get(&text)), DU_OK);
+    du_train_config_write(&config, &again);
+    assert_string_equal(du_str_get(&text), du_str_get(&again));
+    assert_int_equal(du_train_config_same_run(&config, &first, &diag), DU_OK);
+    assert_int_equal(set("steps=40"), DU_OK);
+    assert_int_equal(set("checkpoint.every=3"), DU_OK);
+    assert_int_equal(du_train_config_same_run(&config, &first, &diag), DU_OK);
+    assert_int_equal(set("model.head_dim=64"), DU_OK);
+    assert_int_equal(du_train_config_same_run(&config, &first, &diag), DU_EINVAL);
+    assert_non_null(strstr(diag.msg, "model.head_dim is '64' now and was '32'"));
+    du_str_done(&text);
+    du_str_done(&again);
+    du_train_config_done(&first);
+    du_train_config_done(&config);
+    test_tmp_remove(&t);
+}
+
+static void check_says(const char *says) {
+    du_diag_reset(&diag);
+    assert_int_equal(du_train_config_check(&config, &diag), DU_EINVAL);
+    assert_non_null(strstr(diag.msg, says));
+}
+
+static void test_check(void **state) {
+    (void)state;
+    begin();
+    check_says("neither init nor model.arch");
+    assert_int_equal(set("init=m.gguf"), DU_OK);
+    check_says("out is missing");
+    assert_int_equal(set("out=o"), DU_OK);
+    check_says("steps is missing");
+    assert_int_equal(set("steps=10"), DU_OK);
+    check_says("neither data.tokens nor data.shards");
+    assert_int_equal(set("data.tokens=t"), DU_OK);
+    assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
+    assert_int_equal(set("data.token_bytes=3"), DU_OK);
+    check_says("data.token_bytes = 3");
+    assert_int_equal(set("data.token_bytes=4"), DU_OK);
+    assert_int_equal(set("schedule.warmup_steps=11"), DU_OK);
+    check_says("schedule.warmup_steps = 11");
+    du_train_config_done(&config);
+}
+
+/* Every key with a default takes its default's own text; the list names every key. */
+static void test_help(void **state) {
+    (void)state;
+    begin();
+    du_str help = {0};
+    du_train_config_help(&help);
+    json_t *list = du_train_config_json();
+    assert_non_null(list);
+    assert_true(json_array_size(list) > 50);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *key = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(key, "key"));
+        const char *value = json_string_value(json_object_get(key, "default"));
+        assert_non_null(strstr(du_str_get(&help), name));
+        assert_true(*json_string_value(json_object_get(key, "help")) != '\0');
+        if (*value) {
+            assert_int_equal(
+                du_train_config_set(&config, du_sv_of(name), du_sv_of(value), "test", &diag),
+                DU_OK);
+        }
+    }
+    size_t column = 0;
+    for (const char *p = du_str_get(&help); *p; p++) {
+        column = *p == '\n' ? 0 : column + 1;
+        assert_true(column <= 80);
+    }
+    du_str text = {0};
+    du_train_config_write(&config, &text);
+    assert_string_equal(du_str_get(&text), "");
+    du_str_done(&help);
+    du_str_done(&text);
+    json_decref(list);
+    du_train_config_done(&config);
+}
+
+static void near(double got, double want) {
+    if (fabs(got - want) > 1e-12) {
+        fail_msg("%.15g, not %.15g", got, want);
+    }
+}
+
+static void test_schedule(void **state) {
+    (void)state;
+    begin();
+    assert_int_equal(set("steps=110"), DU_OK);
+    assert_int_equal(set("optim.lr=2"), DU_OK);
+    assert_int_equal(set("schedule.warmup_steps=10"), DU_OK);
+    near(du_schedule_lr(&config, 1), 0.2);
+    near(du_schedule_lr(&config, 10), 2);
+    near(du_schedule_lr(&config, 110), 2);
+    assert_int_equal(set("schedule.final=0.1"), DU_OK);
+    assert_int_equal(set("schedule.name=linear"), DU_OK);
+    near(du_schedule_lr(&config, 60), 2 * 0.55);
+    near(du_schedule_lr(&config, 110), 0.2);
+    assert_int_equal(set("schedule.name=cosine"), DU_OK);
+    near(du_schedule_lr(&config, 10), 2);
+    near(du_schedule_lr(&config, 60), 2 * 0.55);
+    near(du_schedule_lr(&config, 35), 2 * (0.1 + 0.9 * (1 + sqrt(0.5)) / 2));
+    near(du_schedule_lr(&config, 110), 0.2);
+    assert_int_equal(set("schedule.name=wsd"), DU_OK);
+    near(du_schedule_lr(&config, 99), 2);
+    near(du_schedule_lr(&config, 110), 0.2);
+    assert_int_equal(set("schedule.decay_steps=50"), DU_OK);
+    near(du_schedule_lr(&config, 60), 2);
+    near(du_schedule_lr(&config, 85), 2 * 0.55);
+    assert_int_equal(set("steps=14800"), DU_OK);
+    assert_int_equal(set("schedule.name=deepseek_v3"), DU_OK);
+    near(du_schedule_lr(&config, 10000), 2);
+    near(du_schedule_lr(&config, 12150), 2 * 0.55);
+    near(du_schedule_lr(&config, 14300), 0.2);
+    near(du_schedule_lr(&config, 14600), 0.2);
+    near(du_schedule_lr(&config, 14800), 2 * 7.3 / 220);
+    du_train_config_done(&config);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_set),      cmocka_unit_test(test_model), cmocka_unit_test(test_read),
+        cmocka_unit_test(test_write),    cmocka_unit_test(test_check), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_schedule),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
