@@ -60,6 +60,11 @@ typedef void du_kv_load_fn(float *x, const void *kv, int64_t dim);
 /* Number types of the KV cache: X(suffix, function name part) */
 #define DU_KV_DTYPE_LIST(X) X(F32, f32) X(F16, f16) X(BF16, bf16) X(Q8_0, q8_0)
 
+/* Numbers of a step of AdamW, below. */
+typedef struct {
+    float beta1, beta2, eps, clip, keep, rate, root;
+} du_adamw;
+
 /* The other kernels: X(name, return type, arguments)
  *
  * quantize: per 32 values d = max|x| / 127 and q = x / d rounded to nearest; sum per 16 of q. n is
@@ -96,7 +101,12 @@ typedef void du_kv_load_fn(float *x, const void *kv, int64_t dim);
  *
  * softmax_bwd: ds[i] = scale * p[i] * (ds[i] - dot), dot = sum_i p[i] ds[i] over the whole row.
  *
- * dot: sum_i x[i] y[i]. */
+ * dot: sum_i x[i] y[i].
+ *
+ * adamw: with g = clip * g[i], m[i] = beta1 m[i] + (1 - beta1) g, v[i] = beta2 v[i] + (1 - beta2)
+ * g^2, w[i] = keep w[i] - rate m[i] / (root sqrt(v[i]) + eps)    (Loshchilov & Hutter 2019,
+ * algorithm 2); for step t keep = 1 - lr decay, rate = lr / (1 - beta1^t), root = 1 / sqrt(1 -
+ * beta2^t). */
 #define DU_KERN_LIST(X)                                                                            \
     X(quantize, void, (int8_t * q, float *d, int16_t *sum, const float *x, int64_t n))             \
     X(residue, void, (float *r, const float *x, const int8_t *q, const float *d, int64_t n))       \
@@ -115,7 +125,8 @@ typedef void du_kv_load_fn(float *x, const void *kv, int64_t dim);
       (float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n))  \
     X(softmax_again, void, (float *s, int64_t n, float lse))                                       \
     X(softmax_bwd, void, (float *ds, const float *p, int64_t n, float dot, float scale))           \
-    X(dot, float, (const float *x, const float *y, int64_t n))
+    X(dot, float, (const float *x, const float *y, int64_t n))                                     \
+    X(adamw, void, (float *w, float *m, float *v, const float *g, int64_t n, const du_adamw *step))
 
 /* Probes: what a core can do at most, for measuring. X(code, name)
  *

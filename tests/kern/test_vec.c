@@ -332,6 +332,30 @@ static void softmax_bwd_one(int64_t n) {
     }
 }
 
+static void adamw_one(int64_t n) {
+    float *w = guard_normal(SLOT_W, n, 1), *m = guard_normal(SLOT_X, n, 0.1f);
+    float *v = guard_normal(SLOT_Y, n, 0.1f);
+    const float *g = guard_normal(SLOT_D, n, 3);
+    const du_adamw s = {0.9f, 0.95f, 1e-8f, 0.5f, 0.999f, 0.01f, 1.5f};
+    static double exact[3][1 << 13], terms[1 << 13];
+    for (int64_t i = 0; i < n; i++) {
+        v[i] *= v[i];
+        double d = (double)s.clip * g[i], before = w[i];
+        exact[0][i] = (double)s.beta1 * m[i] + (1 - (double)s.beta1) * d;
+        exact[1][i] = (double)s.beta2 * v[i] + (1 - (double)s.beta2) * d * d;
+        double move = s.rate / (s.root * sqrt(exact[1][i]) + s.eps);
+        terms[i] = fabs(before) + move * (fabs(m[i]) + fabs(d));
+        exact[2][i] = s.keep * before - move * exact[0][i];
+    }
+    seal(SLOT_D);
+    kern->adamw(w, m, v, g, n, &s);
+    for (int64_t i = 0; i < n; i++) {
+        check_near("adamw m", n, i, m[i], exact[0][i], fabs(g[i]) + 1, 4);
+        check_near("adamw v", n, i, v[i], exact[1][i], exact[1][i], 8);
+        check_near("adamw w", n, i, w[i], exact[2][i], terms[i], 16);
+    }
+}
+
 static void check_softmax_empty(void) {
     float m = -INFINITY, l = 0, s[40];
     for (int i = 0; i < 40; i++) {
@@ -370,6 +394,7 @@ static void check_backward(void) {
     each_length(rmsnorm_bwd_one, 1, 1);
     each_length(swiglu_bwd_one, 1, 1);
     each_length(softmax_bwd_one, 1, 1);
+    each_length(adamw_one, 1, 1);
 }
 static void check_softmax(void) {
     each_length(softmax_one, 1, 1);

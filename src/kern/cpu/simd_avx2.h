@@ -30,6 +30,9 @@ INLINE vf vf_sub(vf a, vf b) {
 INLINE vf vf_mul(vf a, vf b) {
     return _mm256_mul_ps(a, b);
 }
+INLINE vf vf_sqrt(vf a) {
+    return _mm256_sqrt_ps(a);
+}
 INLINE vf vf_div(vf a, vf b) {
     return _mm256_div_ps(a, b);
 }

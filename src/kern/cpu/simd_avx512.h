@@ -41,6 +41,9 @@ INLINE vf vf_sub(vf a, vf b) {
 INLINE vf vf_mul(vf a, vf b) {
     return _mm512_mul_ps(a, b);
 }
+INLINE vf vf_sqrt(vf a) {
+    return _mm512_sqrt_ps(a);
+}
 INLINE vf vf_div(vf a, vf b) {
     return _mm512_div_ps(a, b);
 }

@@ -31,6 +31,9 @@ INLINE vf vf_sub(vf a, vf b) {
 INLINE vf vf_mul(vf a, vf b) {
     return vmulq_f32(a, b);
 }
+INLINE vf vf_sqrt(vf a) {
+    return vsqrtq_f32(a);
+}
 INLINE vf vf_div(vf a, vf b) {
     return vdivq_f32(a, b);
 }

@@ -155,6 +155,15 @@ static float dot(const float *x, const float *y, int64_t n) {
     return du_lanes_sum(acc);
 }
 
+static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const du_adamw *step) {
+    for (int64_t i = 0; i < n; i++) {
+        float d = step->clip * g[i];
+        m[i] = step->beta1 * m[i] + (1 - step->beta1) * d;
+        v[i] = step->beta2 * v[i] + (1 - step->beta2) * d * d;
+        w[i] = step->keep * w[i] - step->rate * (m[i] / (step->root * sqrtf(v[i]) + step->eps));
+    }
+}
+
 void du_kern_fill_vec_c(du_kern *k) {
 #define FILL(name, ret, args) k->name = name;
     DU_KERN_LIST(FILL)

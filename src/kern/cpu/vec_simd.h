@@ -262,6 +262,30 @@ static float dot(const float *x, const float *y, int64_t n) {
     return sum_of_products(x, y, NULL, n);
 }
 
+static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const du_adamw *step) {
+    const du_adamw s = *step;
+    for (int64_t i = 0; i < n; i += VF) {
+        bool full = i + VF <= n;
+        vf d = vf_mul(vf_set1(s.clip), full ? vf_load(g + i) : vf_load_n(g + i, n - i));
+        vf vm = full ? vf_load(m + i) : vf_load_n(m + i, n - i);
+        vf vv = full ? vf_load(v + i) : vf_load_n(v + i, n - i);
+        vf vw = full ? vf_load(w + i) : vf_load_n(w + i, n - i);
+        vm = vf_fma(vf_set1(s.beta1), vm, vf_mul(vf_set1(1 - s.beta1), d));
+        vv = vf_fma(vf_set1(s.beta2), vv, vf_mul(vf_set1(1 - s.beta2), vf_mul(d, d)));
+        vf root = vf_fma(vf_set1(s.root), vf_sqrt(vv), vf_set1(s.eps));
+        vw = vf_fnma(vf_set1(s.rate), vf_div(vm, root), vf_mul(vf_set1(s.keep), vw));
+        if (full) {
+            vf_store(m + i, vm);
+            vf_store(v + i, vv);
+            vf_store(w + i, vw);
+        } else {
+            vf_store_n(m + i, vm, n - i);
+            vf_store_n(v + i, vv, n - i);
+            vf_store_n(w + i, vw, n - i);
+        }
+    }
+}
+
 static void fill_vec(du_kern *k) {
 #define FILL(name, ret, args) k->name = name;
     DU_KERN_LIST(FILL)
