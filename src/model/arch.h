@@ -98,6 +98,7 @@ typedef struct {
     bool in_layer;
     bool optional;
     bool read_only; /* an older form: read from GGUF files, never written to one */
+    bool chooses;   /* moves the choice of experts alone: no gradient reaches it */
     du_where where;
     du_role role;
     du_dim rows, cols; /* VEC: rows values, cols ONE */

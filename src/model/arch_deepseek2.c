@@ -108,6 +108,7 @@ static const du_weight_def weights[] = {
      .kind = DU_WEIGHT_VEC,
      .in_layer = true,
      .optional = true,
+     .chooses = true,
      .where = DU_IN_MOE,
      .role = DU_ROLE_BIAS,
      .rows = DU_DIM_E,

@@ -351,6 +351,18 @@ static du_err load_weights(const loader *l) {
     return err == DU_OK ? check_unused(l) : err;
 }
 
+static du_err read_config(du_model *model, const json_t *config, du_diag *diag) {
+    const char *type = "";
+    du_err err = du_json_get_str(config, "model_type", &type, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    model->arch = du_arch_of_hf(type);
+    return model->arch ? model->arch->read_hf(&model->hp, config, diag)
+                       : du_fail(diag, DU_EUNSUPPORTED,
+                                 "model_type '%s' is not supported (see README)", type);
+}
+
 /* The architecture and its hyper-parameters. */
 static du_err read_hparams(du_model *model, du_diag *diag) {
     const du_gguf *g = du_weights_gguf(model->files);
@@ -378,15 +390,7 @@ static du_err read_hparams(du_model *model, du_diag *diag) {
     if (!config) {
         return du_fail(diag, DU_ENOENT, "%s: there is no config.json", path);
     }
-    const char *type = "";
-    du_err err = du_json_get_str(config, "model_type", &type, diag);
-    model->arch = err == DU_OK ? du_arch_of_hf(type) : NULL;
-    if (err == DU_OK && !model->arch) {
-        err = du_fail(diag, DU_EUNSUPPORTED, "model_type '%s' is not supported (see README)", type);
-    }
-    if (err == DU_OK) {
-        err = model->arch->read_hf(&model->hp, config, diag);
-    }
+    du_err err = read_config(model, config, diag);
     du_diag_context(diag, "%s/config.json", path);
     return err;
 }
@@ -423,28 +427,50 @@ static du_err check_layers(const du_model *model, du_diag *diag) {
     return DU_OK;
 }
 
+/* Room for the layers' structs, all of them empty. */
+static du_err make_layers(du_model *model, du_diag *diag) {
+    const du_hparams *hp = &model->hp;
+    du_err err = du_hparams_check(&model->hp, diag);
+    err = err ? err : check_layers(model, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    model->arena = du_arena_new(1 << 20);
+    size_t layers_bytes = (size_t)hp->n_layer * model->arch->layer_bytes;
+    model->layers = model->arena ? du_model_alloc(model, layers_bytes, 1) : NULL;
+    if (!model->layers) {
+        return du_fail_nomem(diag, "the model");
+    }
+    memset(model->layers, 0, layers_bytes);
+    return DU_OK;
+}
+
+/* What follows from hyper-parameters and weights. */
+static du_err derive(du_model *model, du_diag *diag) {
+    const du_hparams *hp = &model->hp;
+    float *freq = du_model_alloc(model, (size_t)hp->rope_dim / 2, sizeof *freq);
+    if (!freq) {
+        return du_fail_nomem(diag, "the model");
+    }
+    if (hp->tied) {
+        model->top.output = model->top.embed;
+    }
+    du_hparams_rope_freqs(hp, freq, model->top.rope_factors);
+    model->rope_freq = freq;
+    model->rope_magnitude = (float)du_hparams_rope_magnitude(hp);
+    model->attn_scale = (float)du_hparams_attn_scale(hp);
+    model->experts = (du_expert_source){.acquire = acquire_mapped, .user = model};
+    return DU_OK;
+}
+
 /* Everything after the hyper-parameters. */
 static du_err load_body(du_model *model, du_diag *diag) {
     du_hparams *hp = &model->hp;
-    du_err err = du_hparams_check(hp, diag);
-    if (err == DU_OK) {
-        err = check_layers(model, diag);
-    }
+    du_err err = make_layers(model, diag);
     if (err != DU_OK) {
         du_diag_context(diag, "%s", du_weights_path(model->files));
         return err;
     }
-    model->arena = du_arena_new(1 << 20);
-    if (!model->arena) {
-        return du_fail_nomem(diag, "the model");
-    }
-    size_t layers_bytes = (size_t)hp->n_layer * model->arch->layer_bytes;
-    model->layers = du_model_alloc(model, layers_bytes, 1);
-    float *freq = du_model_alloc(model, (size_t)hp->rope_dim / 2, sizeof *freq);
-    if (!model->layers || !freq) {
-        return du_fail_nomem(diag, "the model");
-    }
-    memset(model->layers, 0, layers_bytes);
     loader l = {model, diag, du_weights_get_kind(model->files) == DU_WEIGHTS_GGUF,
                 du_alloc_zero((size_t)du_weights_n(model->files), sizeof(bool))};
     err = l.used ? load_weights(&l) : du_fail_nomem(diag, "the model");
@@ -458,16 +484,11 @@ static du_err load_body(du_model *model, du_diag *diag) {
     } else if (!model->top.output.data) {
         return fail_missing(&l, "lm_head.weight");
     }
-    if (hp->tied) {
-        model->top.output = model->top.embed;
-    }
     note_types(model);
-    du_hparams_rope_freqs(hp, freq, model->top.rope_factors);
-    model->rope_freq = freq;
-    model->rope_magnitude = (float)du_hparams_rope_magnitude(hp);
-    model->attn_scale = (float)du_hparams_attn_scale(hp);
-    model->experts = (du_expert_source){.acquire = acquire_mapped, .user = model};
-    err = model->arch->finish ? model->arch->finish(model, diag) : DU_OK;
+    err = derive(model, diag);
+    if (err == DU_OK && model->arch->finish) {
+        err = model->arch->finish(model, diag);
+    }
     if (err == DU_OK && du_model_strips_init(model) != DU_OK) {
         err = du_fail_nomem(diag, "the model");
     }
@@ -485,6 +506,24 @@ du_err du_model_load(du_model **out, du_weights *files, du_diag *diag) {
     if (err == DU_OK) {
         err = load_body(model, diag);
     }
+    if (err != DU_OK) {
+        du_model_close(model);
+        return err;
+    }
+    *out = model;
+    return DU_OK;
+}
+
+du_err du_model_of_config(du_model **out, const json_t *config, du_model_place_fn *place,
+                          void *user, du_diag *diag) {
+    du_model *model = du_alloc_zero(1, sizeof *model);
+    if (!model) {
+        return du_fail_nomem(diag, "the model");
+    }
+    du_err err = read_config(model, config, diag);
+    err = err ? err : make_layers(model, diag);
+    err = err ? err : place(user, model, diag);
+    err = err ? err : derive(model, diag);
     if (err != DU_OK) {
         du_model_close(model);
         return err;

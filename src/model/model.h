@@ -31,6 +31,14 @@ DU_NODISCARD
 du_err du_model_load(du_model **out, du_weights *files, du_diag *diag);
 void du_model_close(du_model *model); /* takes NULL */
 
+/* A model of no file, from a Hugging Face config.json: place puts its weights into the empty fields
+ * of the table's entries. It is not ready for inference: an architecture's derived forms are not
+ * made. Returns place's errors, DU_EFORMAT, DU_EUNSUPPORTED, DU_ENOMEM. */
+typedef du_err du_model_place_fn(void *user, du_model *model, du_diag *diag);
+DU_NODISCARD
+du_err du_model_of_config(du_model **out, const json_t *config, du_model_place_fn *place,
+                          void *user, du_diag *diag);
+
 /* Memory that lives as long as the model; NULL when there is none. */
 void *du_model_alloc(du_model *model, size_t n, size_t size_bytes);
 

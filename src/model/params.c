@@ -1,0 +1,185 @@
+#include "model/params.h"
+
+#include <math.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+#include "model/convert_int.h"
+
+enum { ALIGN_VALUES = DU_ALIGN / sizeof(float) };
+
+static bool add_param(du_params *p, size_t *cap, const du_hparams *hp, const du_weight_def *def,
+                      int64_t layer, int64_t expert) {
+    if (!du_grow((void **)&p->at, cap, (size_t)p->n, sizeof *p->at)) {
+        return false;
+    }
+    du_param *t = &p->at[p->n++];
+    int64_t n = du_dim_value(hp, def->rows);
+    bool vector = def->kind == DU_WEIGHT_VEC;
+    *t = (du_param){.def = def, .layer = layer, .expert = expert, .offset = p->n_values};
+    t->rows = vector ? 1 : n;
+    t->cols = vector ? n : du_dim_value(hp, def->cols);
+    du_weight_name(t->name, sizeof t->name, def->hf, layer, expert);
+    p->n_weights += t->rows * t->cols;
+    p->n_values += (t->rows * t->cols + ALIGN_VALUES - 1) / ALIGN_VALUES * ALIGN_VALUES;
+    return true;
+}
+
+/* Has a training model this weight? Not the forms that only GGUF files have, nor a bias that only
+ * chooses experts unless the router uses one. */
+static bool has_param(const du_hparams *hp, const du_weight_def *def, int64_t layer) {
+    bool tied_output = def->role == DU_ROLE_OUTPUT && hp->tied;
+    return def->hf && !tied_output && du_weight_def_in(def, hp, layer) &&
+           !(def->chooses && hp->router.score == DU_SCORE_SOFTMAX);
+}
+
+static du_err list_params(du_params *p, const du_arch *arch, const du_hparams *hp, du_diag *diag) {
+    size_t cap = 0;
+    bool good = true;
+    for (int64_t layer = -1; layer < hp->n_layer; layer++) {
+        for (int64_t i = 0; i < arch->n_weights; i++) {
+            const du_weight_def *def = &arch->weights[i];
+            if (def->in_layer != (layer >= 0) || !has_param(hp, def, layer)) {
+                continue;
+            }
+            bool experts = def->kind == DU_WEIGHT_EXPERTS;
+            int64_t n = experts ? hp->router.n_expert : 1;
+            for (int64_t e = 0; good && e < n; e++) {
+                good = add_param(p, &cap, hp, def, layer < 0 ? 0 : layer, experts ? e : -1);
+            }
+        }
+    }
+    return good ? DU_OK : du_fail_nomem(diag, "the list of weights");
+}
+
+/* Lets the table's field of a tensor point to its values. */
+static du_err place_param(du_model *model, const du_param *t, float *values, du_diag *diag) {
+    void *field = du_model_field(model, t->def, t->layer);
+    if (t->def->kind == DU_WEIGHT_VEC) {
+        *(const float **)field = values;
+        return DU_OK;
+    }
+    du_mat *m = field;
+    if (t->def->kind == DU_WEIGHT_EXPERTS) {
+        du_mat **list = field;
+        if (!*list) {
+            *list = du_model_alloc(model, (size_t)model->hp.router.n_expert, sizeof **list);
+        }
+        if (!*list) {
+            return du_fail_nomem(diag, "the model");
+        }
+        m = *list + t->expert;
+    }
+    *m = (du_mat){.data = values,
+                  .dtype = DU_F32,
+                  .rows = t->rows,
+                  .cols = t->cols,
+                  .row_bytes = (size_t)t->cols * sizeof(float)};
+    return DU_OK;
+}
+
+static du_err place_all(void *user, du_model *model, du_diag *diag) {
+    du_params *p = user;
+    du_err err = list_params(p, model->arch, &model->hp, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    size_t n_bytes;
+    if (!du_mul_size((size_t)p->n_values, sizeof(float), &n_bytes) ||
+        !(p->values = du_mem_reserve(n_bytes))) {
+        return du_fail(diag, DU_ENOMEM, "no memory for %lld million weights",
+                       (long long)(p->n_weights / 1000000));
+    }
+    for (int64_t i = 0; err == DU_OK && i < p->n; i++) {
+        err = place_param(model, &p->at[i], p->values + p->at[i].offset, diag);
+    }
+    return err;
+}
+
+du_err du_params_new(du_params **out, const json_t *config, du_diag *diag) {
+    du_params *p = du_alloc_zero(1, sizeof *p);
+    if (!p) {
+        return du_fail_nomem(diag, "the weights");
+    }
+    du_err err = du_model_of_config(&p->model, config, place_all, p, diag);
+    if (err != DU_OK) {
+        du_params_free(p);
+        return err;
+    }
+    *out = p;
+    return DU_OK;
+}
+
+void du_params_free(du_params *p) {
+    if (!p) {
+        return;
+    }
+    du_model_close(p->model);
+    du_mem_unreserve(p->values, (size_t)p->n_values * sizeof(float));
+    du_free(p->at);
+    du_free(p);
+}
+
+static du_dtype choose_f32(void *user, const du_out_tensor *t) {
+    (void)user;
+    (void)t;
+    return DU_F32;
+}
+
+typedef struct {
+    uint8_t *at;
+} copy;
+
+static void put_values(void *writer, const void *bytes, size_t n) {
+    copy *c = writer;
+    memcpy(c->at, bytes, n);
+    c->at += n;
+}
+
+/* The entry of that name; searched from *next on, since both lists have the table's order. */
+static const du_plan_entry *find_entry(const du_plan *plan, const char *name, size_t *next) {
+    for (size_t i = 0; i < plan->n; i++) {
+        size_t at = (*next + i) % plan->n;
+        if (strcmp(plan->entries[at].name, name) == 0) {
+            *next = at + 1;
+            return &plan->entries[at];
+        }
+    }
+    return NULL;
+}
+
+du_err du_params_load(du_params *p, const du_model *from, du_diag *diag) {
+    du_plan plan;
+    du_convert_stats stats;
+    du_convert_params params = {.choose = choose_f32};
+    size_t next = 0;
+    du_err err = du_plan_make(&plan, from, &params, false, &stats, diag);
+    for (int64_t i = 0; err == DU_OK && i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        const du_plan_entry *e = find_entry(&plan, t->name, &next);
+        copy to = {(uint8_t *)(p->values + t->offset)};
+        if (e && e->n_bytes == t->rows * t->cols * (int64_t)sizeof(float)) {
+            err = du_plan_write(&plan, e, put_values, &to, diag);
+        } else if (!t->def->optional) {
+            err = du_fail(diag, DU_EFORMAT, "%s: %s is %s", du_weights_path(from->files), t->name,
+                          e ? "of another shape" : "missing");
+        }
+    }
+    du_plan_done(&plan);
+    return err;
+}
+
+void du_params_init(du_params *p, double deviation, uint64_t seed) {
+    for (int64_t i = 0; i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        float *w = p->values + t->offset;
+        du_rng rng;
+        du_rng_init(&rng, du_checksum(seed, t->name, strlen(t->name)));
+        for (int64_t k = 0; k < t->rows * t->cols; k++) {
+            bool vector = t->def->kind == DU_WEIGHT_VEC;
+            w[k] = !vector                        ? (float)(deviation * du_rng_normal(&rng))
+                   : t->def->role == DU_ROLE_NORM ? 1.0f
+                                                  : 0.0f;
+        }
+    }
+}

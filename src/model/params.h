@@ -1,0 +1,48 @@
+/* The weights of a model as F32 numbers in one block of memory: what training changes. Gradients,
+ * moments and running means are further blocks of the same length, so that a tensor's are found by
+ * one offset.
+ *
+ * The model in it computes and is saved as any other (du_convert_hf); its tensors are those of
+ * Hugging Face's container, in the order of the weight table. Rotated rows of queries and keys are
+ * in Hugging Face's order. */
+#ifndef DU_MODEL_PARAMS_H
+#define DU_MODEL_PARAMS_H
+
+#include "model/model.h"
+
+/* A tensor. A vector has one row. */
+typedef struct {
+    const du_weight_def *def;
+    int64_t layer;  /* 0 outside the layers */
+    int64_t expert; /* -1 outside the routed experts */
+    int64_t rows, cols;
+    int64_t offset; /* of its first value in the block; a multiple of 16 */
+    char name[DU_WEIGHT_NAME_BYTES];
+} du_param;
+
+typedef struct {
+    du_model *model;             /* its matrices lie in `values` */
+    float *values;               /* [n_values], 64-byte aligned; between tensors zeros */
+    int64_t n_values, n_weights; /* with and without what lies between */
+    du_param *at;
+    int64_t n;
+} du_params;
+
+/* A model of zeros with the shape that a Hugging Face config.json says; also for gradients, which
+ * have it too. Returns DU_OK, DU_ENOMEM, and the errors of an architecture's read_hf. Free with
+ * du_params_free. */
+DU_NODISCARD
+du_err du_params_new(du_params **out, const json_t *config, du_diag *diag);
+
+void du_params_free(du_params *params); /* takes NULL */
+
+/* The values of a model of the same shape, of whatever container and number types.
+ * Returns DU_OK, DU_EFORMAT (a tensor is missing there), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_params_load(du_params *params, const du_model *from, du_diag *diag);
+
+/* Fills matrices with normal numbers of that standard deviation, norms with 1, biases with 0. A
+ * tensor's numbers depend on the seed and its name alone. */
+void du_params_init(du_params *params, double deviation, uint64_t seed);
+
+#endif

@@ -1,0 +1,156 @@
+/* Every model fixture as F32 numbers for training: the values of its files, whichever container
+ * they come from, and the same logits when it is saved. */
+#include <math.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "model/convert.h"
+#include "model/params.h"
+#include "models.h"
+#include "tmp.h"
+
+enum { N = 48 };
+
+static char names[64][64];
+static int64_t n_models;
+static du_diag diag;
+
+static du_params *new_params(const char *name) {
+    char path[512];
+    json_t *config;
+    du_params *p;
+    snprintf(path, sizeof path, MODELS_DIR "/%s/config.json", name);
+    assert_ok(du_json_load(&config, path, 1 << 20, &diag), &diag);
+    assert_ok(du_params_new(&p, config, &diag), &diag);
+    json_decref(config);
+    return p;
+}
+
+static float *logits_of(const du_model *model, const int32_t *ids) {
+    du_infer *inf = open_infer(model, (du_infer_params){.cache_type = DU_F32});
+    du_session *s = open_session(inf);
+    float *logits = all_logits(s, ids, N);
+    du_session_free(s);
+    du_infer_free(inf);
+    return logits;
+}
+
+/* Saved to a folder and opened again. */
+static du_model *reopen(const du_params *p, const char *dir) {
+    du_convert_params keep = {0};
+    du_convert_stats stats;
+    du_model *model;
+    assert_ok(du_convert_hf(p->model, dir, NULL, &keep, &stats, &diag), &diag);
+    assert_int_equal(stats.n_params, p->n_weights);
+    assert_int_equal(stats.n_tensors, p->n);
+    assert_ok(du_model_open(&model, dir, &diag), &diag);
+    return model;
+}
+
+static du_model *through_gguf(const du_model *model, const char *path) {
+    du_convert_params keep = {0};
+    du_convert_stats stats;
+    du_gguf_writer *w;
+    du_model *back;
+    assert_ok(du_gguf_writer_new(&w, &diag), &diag);
+    assert_ok(du_convert_gguf(model, w, path, &keep, &stats, &diag), &diag);
+    du_gguf_writer_close(w);
+    assert_ok(du_model_open(&back, path, &diag), &diag);
+    return back;
+}
+
+static void check_logits(const du_model *a, const du_model *b, const char *name) {
+    int32_t ids[N];
+    read_ids(name, "ids.txt", ids, N);
+    float *want = logits_of(a, ids), *got = logits_of(b, ids);
+    double worst = 0, size = 0;
+    for (int64_t i = 0; i < N * a->hp.n_vocab; i++) {
+        worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
+        size = fmax(size, fabs((double)want[i]));
+    }
+    if (!(worst <= 1e-5 * size)) {
+        fail_msg("%s: logits are %g apart", name, worst / size);
+    }
+    du_free(want);
+    du_free(got);
+}
+
+static void fixtures_are_taken_over(void **state) {
+    (void)state;
+    test_tmp t = test_tmp_make();
+    for (int64_t k = 0; k < n_models; k++) {
+        du_model *model = open_fixture(names[k]);
+        du_params *p = new_params(names[k]), *other = new_params(names[k]);
+        assert_ok(du_params_load(p, model, &diag), &diag);
+        du_model *saved = reopen(p, test_tmp_file(&t, "hf"));
+        check_logits(model, saved, names[k]);
+        du_model *gguf = through_gguf(saved, test_tmp_file(&t, "m.gguf"));
+        assert_ok(du_params_load(other, gguf, &diag), &diag);
+        assert_memory_equal(p->values, other->values, (size_t)p->n_values * sizeof(float));
+        du_model_close(gguf);
+        du_model_close(saved);
+        du_params_free(other);
+        du_params_free(p);
+        du_model_close(model);
+    }
+    test_tmp_remove(&t);
+}
+
+/* Another model's tensors are missing or of another shape. */
+static void other_shapes_are_refused(void **state) {
+    (void)state;
+    du_params *p = new_params(names[0]);
+    int64_t n_refused = 0;
+    for (int64_t k = 1; k < n_models; k++) {
+        du_model *model = open_fixture(names[k]);
+        du_diag_reset(&diag);
+        du_err err = du_params_load(p, model, &diag);
+        assert_true(err == DU_OK || err == DU_EFORMAT);
+        if (err == DU_EFORMAT) {
+            assert_true(strstr(diag.msg, " is missing") ||
+                        strstr(diag.msg, " is of another shape"));
+            n_refused++;
+        }
+        du_model_close(model);
+    }
+    assert_true(n_refused > 3);
+    du_params_free(p);
+}
+
+static void init_is_normal_and_repeats(void **state) {
+    (void)state;
+    du_params *p = new_params(names[0]), *q = new_params(names[0]);
+    du_params_init(p, 0.02, 7);
+    du_params_init(q, 0.02, 7);
+    assert_memory_equal(p->values, q->values, (size_t)p->n_values * sizeof(float));
+    double sum = 0, squares = 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        assert_int_equal(t->offset % 16, 0);
+        for (int64_t k = 0; k < t->rows * t->cols; k++) {
+            double v = p->values[t->offset + k];
+            if (t->def->kind == DU_WEIGHT_VEC) {
+                assert_true(v == (t->def->role == DU_ROLE_NORM));
+            } else {
+                sum += v, squares += v * v, n++;
+            }
+        }
+    }
+    assert_true(fabs(sum / (double)n) < 1e-3);
+    assert_true(fabs(sqrt(squares / (double)n) - 0.02) < 1e-3);
+    du_params_init(q, 0.02, 8);
+    assert_memory_not_equal(p->values, q->values, (size_t)p->n_values * sizeof(float));
+    du_params_free(p);
+    du_params_free(q);
+}
+
+int main(void) {
+    n_models = list_models(names, 64);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fixtures_are_taken_over),
+        cmocka_unit_test(other_shapes_are_refused),
+        cmocka_unit_test(init_is_normal_and_repeats),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
