@@ -15,6 +15,7 @@
 typedef enum { DU_TRAIN_F32, DU_TRAIN_BF16 } du_train_dtype;
 typedef enum { DU_ORDER_SEQUENTIAL, DU_ORDER_SHUFFLED } du_train_order;
 typedef enum { DU_OPTIM_ADAMW, DU_OPTIM_MUON, DU_OPTIM_SGD } du_optim_name;
+typedef enum { DU_DECAY_ALL, DU_DECAY_MATRICES } du_decay;
 typedef enum {
     DU_SCHEDULE_CONSTANT,
     DU_SCHEDULE_LINEAR,
@@ -36,7 +37,7 @@ typedef struct {
         int order;
     } data;
     struct {
-        int name;
+        int name, decay;
         double lr, beta1, beta2, eps, weight_decay, clip, momentum;
         int64_t newton_schulz_steps;
     } optim;

@@ -1,0 +1,44 @@
+/* Optimizers over the block of weights of a model (model/params.h).
+ *
+ * A step's arithmetic is elementwise, and sums have a fixed order, so threads change no bit. The
+ * bias that only chooses experts is left alone: the router's rule moves it. */
+#ifndef DU_TRAIN_OPTIM_H
+#define DU_TRAIN_OPTIM_H
+
+#include "model/params.h"
+#include "train/config.h"
+
+typedef struct {
+    const du_train_config *config;
+    const du_params *params;
+    /* [params->n_values] each, NULL where the optimizer has none */
+    float *m;    /* first moment, or momentum */
+    float *v;    /* second moment */
+    float *mean; /* running mean of the weights, with ema.decay > 0 */
+} du_optim;
+
+/* Moments of zeros; the running mean begins at the weights as they are. config and params are
+ * borrowed. Returns DU_OK, DU_ENOMEM. Free with du_optim_done, which takes an empty one. */
+DU_NODISCARD
+du_err du_optim_init(du_optim *optim, const du_train_config *config, const du_params *params,
+                     du_diag *diag);
+void du_optim_done(du_optim *optim);
+
+/* The 2-norm of all gradients [params->n_values]; NaN or infinite when one is.
+ * Returns DU_OK, DU_ENOMEM (scratch). */
+DU_NODISCARD
+du_err du_optim_norm(du_ctx *ctx, const du_params *params, const float *grads, double *norm);
+
+/* One step, number t from 1, with the learning rate lr and gradients times `clip`:
+ *
+ *     adamw  m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
+ *            w = (1 - lr decay) w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+ *                                                       (Loshchilov & Hutter 2019, algorithm 2)
+ *     sgd    m = momentum m + g, w = (1 - lr decay) w - lr m
+ *
+ * decay is optim.weight_decay, 0 for vectors when optim.decay = matrices. Then mean = ema.decay
+ * mean + (1 - ema.decay) w. */
+void du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,
+                   double clip);
+
+#endif

@@ -1,0 +1,176 @@
+/* Optimizers against their formulas in double, over a model's tensors. */
+#include "test.h"
+
+#include <math.h>
+
+#include "base/rng.h"
+#include "model/params.h"
+#include "train/optim.h"
+
+static du_diag diag;
+static du_params *params;
+static du_train_config config;
+static float *grads;
+static double *w, *m, *v, *mean;
+
+static void set(const char *pair) {
+    assert_ok(du_train_config_set_pair(&config, pair, &diag), &diag);
+}
+
+static int setup(void **state) {
+    (void)state;
+    json_t *shape = json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "model_type",
+        "deepseek_v3", "vocab_size", 131, "hidden_size", 32, "intermediate_size", 48,
+        "num_hidden_layers", 2, "num_attention_heads", 2, "kv_lora_rank", 16, "qk_nope_head_dim", 8,
+        "qk_rope_head_dim", 8, "v_head_dim", 8, "n_routed_experts", 4, "num_experts_per_tok", 2,
+        "moe_intermediate_size", 16, "n_shared_experts", 1, "first_k_dense_replace", 1);
+    assert_non_null(shape);
+    du_diag_reset(&diag);
+    assert_ok(du_params_new(&params, shape, &diag), &diag);
+    json_decref(shape);
+    du_params_init(params, 0.1, 3);
+    size_t n = (size_t)params->n_values;
+    grads = du_alloc_zero(n, sizeof *grads);
+    w = du_alloc_zero(n, sizeof *w), m = du_alloc_zero(n, sizeof *m);
+    v = du_alloc_zero(n, sizeof *v), mean = du_alloc_zero(n, sizeof *mean);
+    for (size_t i = 0; i < n; i++) {
+        w[i] = mean[i] = (double)params->values[i];
+    }
+    assert_ok(du_train_config_init(&config, &diag), &diag);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    du_train_config_done(&config);
+    du_params_free(params);
+    du_free(grads), du_free(w), du_free(m), du_free(v), du_free(mean);
+    return 0;
+}
+
+static void fill_grads(du_rng *rng) {
+    for (int64_t k = 0; k < params->n; k++) {
+        const du_param *t = &params->at[k];
+        for (int64_t i = 0; i < t->rows * t->cols; i++) {
+            grads[t->offset + i] = (float)du_rng_normal(rng);
+        }
+    }
+}
+
+/* One step in double, over the tensors in order. */
+static void exact_step(int64_t t_step, double lr, double clip) {
+    double b1 = config.optim.beta1, b2 = config.optim.beta2, mu = config.optim.momentum;
+    for (int64_t k = 0; k < params->n; k++) {
+        const du_param *t = &params->at[k];
+        bool bias = strstr(t->name, "e_score_correction_bias") != NULL;
+        bool masked = config.optim.decay == DU_DECAY_MATRICES && t->rows == 1;
+        double keep = 1 - (masked ? 0 : lr * config.optim.weight_decay);
+        for (int64_t i = t->offset; !bias && i < t->offset + t->rows * t->cols; i++) {
+            double g = clip * (double)grads[i];
+            if (config.optim.name == DU_OPTIM_SGD) {
+                m[i] = mu * m[i] + g;
+                w[i] = keep * w[i] - lr * m[i];
+            } else {
+                m[i] = b1 * m[i] + (1 - b1) * g;
+                v[i] = b2 * v[i] + (1 - b2) * g * g;
+                double mh = m[i] / (1 - pow(b1, (double)t_step));
+                double vh = v[i] / (1 - pow(b2, (double)t_step));
+                w[i] = keep * w[i] - lr * mh / (sqrt(vh) + config.optim.eps);
+            }
+            mean[i] = config.ema.decay * mean[i] + (1 - config.ema.decay) * w[i];
+        }
+    }
+}
+
+/* 20 steps with n threads; the weights at the end into out [n_values]. */
+static void run(int64_t n_threads, bool check, float *out) {
+    du_ctx ctx = {.kern = du_kern_get(du_isa_best()), .scratch = du_arena_new(1 << 16)};
+    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
+    du_params_init(params, 0.1, 3);
+    du_optim optim;
+    assert_ok(du_optim_init(&optim, &config, params, &diag), &diag);
+    du_rng rng;
+    du_rng_init(&rng, 9);
+    for (int64_t t = 1; t <= 20; t++) {
+        fill_grads(&rng);
+        double norm, sum = 0;
+        assert_int_equal(du_optim_norm(&ctx, params, grads, &norm), DU_OK);
+        for (int64_t i = 0; i < params->n_values; i++) {
+            sum += (double)grads[i] * (double)grads[i];
+        }
+        assert_true(fabs(norm / sqrt(sum) - 1) < 1e-6);
+        du_optim_step(&ctx, &optim, grads, t, 1e-2, 0.5);
+        if (check) {
+            exact_step(t, 1e-2, 0.5);
+        }
+    }
+    for (int64_t i = 0; check && i < params->n_values; i++) {
+        assert_true(fabs((double)params->values[i] - w[i]) < 2e-6);
+        assert_true(!optim.mean || fabs((double)optim.mean[i] - mean[i]) < 2e-6);
+    }
+    memcpy(out, params->values, (size_t)params->n_values * sizeof *out);
+    du_optim_done(&optim);
+    du_pool_free(ctx.pool);
+    du_arena_free(ctx.scratch);
+}
+
+/* 20 steps are those of the formulas, and no number of threads changes a bit. */
+static void check_threads(void) {
+    size_t n_bytes = (size_t)params->n_values * sizeof(float);
+    float *one = du_alloc(n_bytes), *more = du_alloc(n_bytes);
+    run(1, true, one);
+    for (int64_t n = 2; n <= 3; n++) {
+        run(n, false, more);
+        assert_memory_equal(one, more, n_bytes);
+    }
+    du_free(one);
+    du_free(more);
+}
+
+static void test_adamw(void **state) {
+    (void)state;
+    set("ema.decay=0.9");
+    check_threads();
+}
+
+static void test_adamw_masked(void **state) {
+    (void)state;
+    set("optim.decay=matrices");
+    set("optim.weight_decay=2");
+    set("optim.beta2=0.999");
+    check_threads();
+}
+
+static void test_sgd(void **state) {
+    (void)state;
+    set("optim.name=sgd");
+    set("ema.decay=0.5");
+    check_threads();
+}
+
+static void test_sgd_plain(void **state) {
+    (void)state;
+    set("optim.name=sgd");
+    set("optim.momentum=0");
+    check_threads();
+}
+
+/* A NaN anywhere is seen in the norm. */
+static void test_norm_nan(void **state) {
+    (void)state;
+    du_ctx ctx = {.kern = du_kern_get(du_isa_best()), .scratch = du_arena_new(1 << 16)};
+    double norm = 0;
+    grads[params->n_values / 2] = NAN;
+    assert_int_equal(du_optim_norm(&ctx, params, grads, &norm), DU_OK);
+    assert_true(isnan(norm));
+    du_arena_free(ctx.scratch);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {TEST(test_adamw), TEST(test_adamw_masked), TEST(test_sgd),
+                                       TEST(test_sgd_plain), TEST(test_norm_nan)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
