@@ -1,4 +1,4 @@
-#include "train/config.h"
+#include "train/config_int.h"
 
 #include <errno.h>
 #include <math.h>
@@ -11,55 +11,16 @@
 #include "base/mem.h"
 #include "base/opt.h"
 
-typedef enum { KEY_TEXT, KEY_INT, KEY_REAL, KEY_WORD, KEY_MODEL } key_type;
-
-typedef struct {
-    const char *name, *help;
-    key_type type;
-    bool alters;      /* a change of it gives other results */
-    size_t field;     /* offset in du_train_config; of KEY_MODEL unused */
-    const char *unit; /* KEY_WORD: its words, KEY_MODEL: the name in config.json */
-    int64_t i_default, i_min, i_max;
-    double f_default, f_min, f_max;
-} du_train_key;
-
-#define AT(field_) offsetof(du_train_config, field_)
-#define X_TEXT(field_, name_, unit_, alters_, help_)                                               \
-    {                                                                                              \
-        .name = name_, .help = help_, .type = KEY_TEXT, .alters = alters_, .field = AT(field_),    \
-        .unit = unit_                                                                              \
-    }
-#define X_INT(field_, name_, default_, min_, max_, unit_, alters_, help_)                          \
-    {                                                                                              \
-        .name = name_, .help = help_, .type = KEY_INT, .alters = alters_, .field = AT(field_),     \
-        .unit = unit_, .i_default = default_, .i_min = min_, .i_max = max_                         \
-    }
-#define X_REAL(field_, name_, default_, min_, max_, unit_, alters_, help_)                         \
-    {                                                                                              \
-        .name = name_, .help = help_, .type = KEY_REAL, .alters = alters_, .field = AT(field_),    \
-        .unit = unit_, .f_default = default_, .f_min = min_, .f_max = max_                         \
-    }
-/* The default of a word is its first one. */
-#define X_WORD(field_, name_, words_, alters_, help_)                                              \
-    {                                                                                              \
-        .name = name_, .help = help_, .type = KEY_WORD, .alters = alters_, .field = AT(field_),    \
-        .unit = words_                                                                             \
-    }
-#define X_MODEL(hf_, name_, help_)                                                                 \
-    { .name = "model." name_, .help = help_, .type = KEY_MODEL, .alters = true, .unit = #hf_ }
-
-#include "train/config_keys.h"
-
-enum { N_KEYS = sizeof keys / sizeof *keys, FILE_LIMIT = 1 << 20 };
+enum { FILE_LIMIT = 1 << 20 };
 
 static void *field_of(const du_train_config *config, const du_train_key *key) {
     return (char *)(uintptr_t)config + key->field;
 }
 
 static const du_train_key *find_key(du_sv name) {
-    for (size_t i = 0; i < N_KEYS; i++) {
-        if (du_sv_is(name, keys[i].name)) {
-            return &keys[i];
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        if (du_sv_is(name, du_train_keys[i].name)) {
+            return &du_train_keys[i];
         }
     }
     return NULL;
@@ -68,16 +29,16 @@ static const du_train_key *find_key(du_sv name) {
 du_err du_train_config_init(du_train_config *config, du_diag *diag) {
     *config = (du_train_config){.model = json_object()};
     bool failed = !config->model;
-    for (size_t i = 0; i < N_KEYS; i++) {
-        void *field = field_of(config, &keys[i]);
-        if (keys[i].type == KEY_TEXT) {
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        void *field = field_of(config, &du_train_keys[i]);
+        if (du_train_keys[i].type == KEY_TEXT) {
             char **text = field;
             *text = du_strdup("");
             failed = failed || !*text;
-        } else if (keys[i].type == KEY_INT) {
-            *(int64_t *)field = keys[i].i_default;
-        } else if (keys[i].type == KEY_REAL) {
-            *(double *)field = keys[i].f_default;
+        } else if (du_train_keys[i].type == KEY_INT) {
+            *(int64_t *)field = du_train_keys[i].i_default;
+        } else if (du_train_keys[i].type == KEY_REAL) {
+            *(double *)field = du_train_keys[i].f_default;
         }
     }
     if (failed) {
@@ -88,9 +49,9 @@ du_err du_train_config_init(du_train_config *config, du_diag *diag) {
 }
 
 void du_train_config_done(du_train_config *config) {
-    for (size_t i = 0; i < N_KEYS; i++) {
-        if (keys[i].type == KEY_TEXT) {
-            du_free(*(char **)field_of(config, &keys[i]));
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        if (du_train_keys[i].type == KEY_TEXT) {
+            du_free(*(char **)field_of(config, &du_train_keys[i]));
         }
     }
     json_decref(config->model);
@@ -203,13 +164,13 @@ static du_err set_key(du_train_config *config, const du_train_key *key, const ch
 }
 
 static du_err unknown_key(du_sv name, const char *where, du_diag *diag) {
-    const char *names[N_KEYS];
-    for (size_t i = 0; i < N_KEYS; i++) {
-        names[i] = keys[i].name;
+    const char *names[DU_TRAIN_KEYS_MAX];
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        names[i] = du_train_keys[i].name;
     }
     char word[80];
     snprintf(word, sizeof word, "%.*s", (int)(name.len < 79 ? name.len : 79), name.s);
-    const char *near = du_nearest(word, names, N_KEYS);
+    const char *near = du_nearest(word, names, du_train_n_keys);
     return du_fail(diag, DU_EINVAL, "%s: unknown key %s%s%s (`dure train --keys` lists them)",
                    where, word, near ? ", did you mean " : "", near ? near : "");
 }
@@ -257,8 +218,8 @@ static du_sv without_comment(du_sv line) {
     return line;
 }
 
-static du_err read_line(du_train_config *config, du_sv line, const char *where, bool seen[N_KEYS],
-                        du_diag *diag) {
+static du_err read_line(du_train_config *config, du_sv line, const char *where,
+                        bool seen[DU_TRAIN_KEYS_MAX], du_diag *diag) {
     line = trim(without_comment(line));
     if (line.len == 0) {
         return DU_OK;
@@ -269,11 +230,11 @@ static du_err read_line(du_train_config *config, du_sv line, const char *where, 
     }
     du_sv name = trim((du_sv){line.s, (size_t)equals});
     const du_train_key *key = find_key(name);
-    if (key && seen[key - keys]) {
+    if (key && seen[key - du_train_keys]) {
         return du_fail(diag, DU_EINVAL, "%s: %s is given twice", where, key->name);
     }
     if (key) {
-        seen[key - keys] = true;
+        seen[key - du_train_keys] = true;
     }
     size_t at = (size_t)equals + 1;
     return du_train_config_set(config, name, (du_sv){line.s + at, line.len - at}, where, diag);
@@ -282,7 +243,7 @@ static du_err read_line(du_train_config *config, du_sv line, const char *where, 
 du_err du_train_config_read(du_train_config *config, const char *path, du_diag *diag) {
     char *text = NULL;
     size_t len = 0;
-    bool seen[N_KEYS] = {false};
+    bool seen[DU_TRAIN_KEYS_MAX] = {false};
     du_err err = du_stream_read(&text, &len, path, FILE_LIMIT, diag);
     du_sv rest = {text, len};
     du_str where = {0};
@@ -391,10 +352,10 @@ static bool is_default(const du_train_config *config, const du_train_key *key) {
 }
 
 void du_train_config_write(const du_train_config *config, du_str *out) {
-    for (size_t i = 0; i < N_KEYS; i++) {
-        if (!is_default(config, &keys[i])) {
-            du_str_addf(out, "%s = ", keys[i].name);
-            add_value(out, config, &keys[i]);
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        if (!is_default(config, &du_train_keys[i])) {
+            du_str_addf(out, "%s = ", du_train_keys[i].name);
+            add_value(out, config, &du_train_keys[i]);
             du_str_add_c(out, '\n');
         }
     }
@@ -404,18 +365,18 @@ du_err du_train_config_same_run(const du_train_config *now, const du_train_confi
                                 du_diag *diag) {
     du_str a = {0}, b = {0};
     du_err err = DU_OK;
-    for (size_t i = 0; err == DU_OK && i < N_KEYS; i++) {
+    for (size_t i = 0; err == DU_OK && i < du_train_n_keys; i++) {
         du_str_reset(&a);
         du_str_reset(&b);
-        add_value(&a, now, &keys[i]);
-        add_value(&b, begun, &keys[i]);
+        add_value(&a, now, &du_train_keys[i]);
+        add_value(&b, begun, &du_train_keys[i]);
         if (a.failed || b.failed) {
             err = du_fail_nomem(diag, "the configuration");
-        } else if (keys[i].alters && !du_sv_eq(du_str_view(&a), du_str_view(&b))) {
+        } else if (du_train_keys[i].alters && !du_sv_eq(du_str_view(&a), du_str_view(&b))) {
             err = du_fail(diag, DU_EINVAL,
                           "%s is '%s' now and was '%s' when the run was begun: it would not be the "
                           "same run",
-                          keys[i].name, du_str_get(&a), du_str_get(&b));
+                          du_train_keys[i].name, du_str_get(&a), du_str_get(&b));
         }
     }
     du_str_done(&a);
@@ -434,8 +395,8 @@ static void add_default(du_str *out, const du_train_key *key) {
 }
 
 void du_train_config_help(du_str *out) {
-    for (size_t i = 0; i < N_KEYS; i++) {
-        const du_train_key *key = &keys[i];
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        const du_train_key *key = &du_train_keys[i];
         du_str value = {0};
         add_default(&value, key);
         bool unit = key->type != KEY_MODEL && *key->unit;
@@ -454,8 +415,8 @@ void du_train_config_help(du_str *out) {
 json_t *du_train_config_json(void) {
     static const char *const types[] = {"text", "integer", "number", "word", "json"};
     json_t *list = json_array();
-    for (size_t i = 0; list && i < N_KEYS; i++) {
-        const du_train_key *key = &keys[i];
+    for (size_t i = 0; list && i < du_train_n_keys; i++) {
+        const du_train_key *key = &du_train_keys[i];
         du_str value = {0};
         add_default(&value, key);
         json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "key", key->name, "type",

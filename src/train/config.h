@@ -1,5 +1,5 @@
 /* The configuration of a training run: lines `key = value` with dotted keys and `#` comments, every
- * key also as --set key=value. One table (config_keys.h) gives parsing, defaults, `dure train
+ * key also as --set key=value. One table (config_keys.c) gives parsing, defaults, `dure train
  * --keys`, the copy that a checkpoint keeps, and what may not change between a run and its
  * continuation. */
 #ifndef DU_TRAIN_CONFIG_H
@@ -14,7 +14,7 @@
 
 typedef enum { DU_TRAIN_F32, DU_TRAIN_BF16 } du_train_dtype;
 typedef enum { DU_ORDER_SEQUENTIAL, DU_ORDER_SHUFFLED } du_train_order;
-typedef enum { DU_OPTIM_ADAMW, DU_OPTIM_MUON, DU_OPTIM_SGD } du_optim_name;
+typedef enum { DU_OPTIM_ADAMW, DU_OPTIM_SGD } du_optim_name;
 typedef enum { DU_DECAY_ALL, DU_DECAY_MATRICES } du_decay;
 typedef enum {
     DU_SCHEDULE_CONSTANT,
@@ -25,7 +25,7 @@ typedef enum {
 } du_schedule_name;
 typedef enum { DU_RECOMPUTE_NONE, DU_RECOMPUTE_CHEAP, DU_RECOMPUTE_LAYER } du_recompute;
 
-/* The fields are the keys of config_keys.h; texts are owned, "" when not given. */
+/* The fields are the keys of config_keys.c; texts are owned, "" when not given. */
 typedef struct {
     char *init, *out, *tokenizer;
     json_t *model; /* model.*: an object as config.json has it; model.arch is its model_type */
@@ -39,7 +39,6 @@ typedef struct {
     struct {
         int name, decay;
         double lr, beta1, beta2, eps, weight_decay, clip, momentum;
-        int64_t newton_schulz_steps;
     } optim;
     struct {
         int name;

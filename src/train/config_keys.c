@@ -7,10 +7,37 @@
  *     X_MODEL(name in config.json, help)
  *
  * alters: a change of it gives other results, so a run cannot go on with it. */
+#include "train/config_int.h"
+
+#define AT(field_) offsetof(du_train_config, field_)
+#define X_TEXT(field_, name_, unit_, alters_, help_)                                               \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_TEXT, .alters = alters_, .field = AT(field_),    \
+        .unit = unit_                                                                              \
+    }
+#define X_INT(field_, name_, default_, min_, max_, unit_, alters_, help_)                          \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_INT, .alters = alters_, .field = AT(field_),     \
+        .unit = unit_, .i_default = default_, .i_min = min_, .i_max = max_                         \
+    }
+#define X_REAL(field_, name_, default_, min_, max_, unit_, alters_, help_)                         \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_REAL, .alters = alters_, .field = AT(field_),    \
+        .unit = unit_, .f_default = default_, .f_min = min_, .f_max = max_                         \
+    }
+/* The default of a word is its first one. */
+#define X_WORD(field_, name_, words_, alters_, help_)                                              \
+    {                                                                                              \
+        .name = name_, .help = help_, .type = KEY_WORD, .alters = alters_, .field = AT(field_),    \
+        .unit = words_                                                                             \
+    }
+#define X_MODEL(hf_, name_, help_)                                                                 \
+    { .name = "model." name_, .help = help_, .type = KEY_MODEL, .alters = true, .unit = #hf_ }
+
 #define STEPS_MAX  1000000000
 #define LENGTH_MAX (1 << 24)
 
-static const du_train_key keys[] = {
+const du_train_key du_train_keys[] = {
     X_TEXT(init, "init", "path", true,
            "Hugging Face directory or GGUF to start from; without it model.arch and model.* say "
            "what to "
@@ -38,8 +65,7 @@ static const du_train_key keys[] = {
            "tokens or shards, as those of the training data, for the validation loss"),
     X_WORD(data.order, "data.order", "sequential|shuffled", true,
            "in which order sequences are read"),
-    X_WORD(optim.name, "optim.name", "adamw|muon|sgd", true,
-           "muon: hidden matrices by Muon, all else by AdamW"),
+    X_WORD(optim.name, "optim.name", "adamw|sgd", true, "the optimizer"),
     X_REAL(optim.lr, "optim.lr", 3e-4, 0, 1e3, "", true, "highest learning rate"),
     X_REAL(optim.beta1, "optim.beta1", 0.9, 0, 0.999999, "", true, "decay of the first moment"),
     X_REAL(optim.beta2, "optim.beta2", 0.95, 0, 0.999999999, "", true,
@@ -51,10 +77,7 @@ static const du_train_key keys[] = {
            "what decays: all weights, or matrices and not norms and biases"),
     X_REAL(optim.clip, "optim.clip", 1, 0, 1e9, "", true,
            "longest gradient (2-norm of all); 0: as it is"),
-    X_REAL(optim.momentum, "optim.momentum", 0.95, 0, 0.999999, "", true,
-           "momentum of muon and sgd"),
-    X_INT(optim.newton_schulz_steps, "optim.newton_schulz_steps", 5, 1, 100, "steps", true,
-          "iterations of muon's orthogonalisation"),
+    X_REAL(optim.momentum, "optim.momentum", 0.95, 0, 0.999999, "", true, "momentum of sgd"),
     X_WORD(
         schedule.name, "schedule.name", "constant|linear|cosine|wsd|deepseek_v3", true,
         "learning rate after the warm-up: constant; to schedule.final by a line or half a cosine; "
@@ -118,3 +141,6 @@ static const du_train_key keys[] = {
     X_MODEL(topk_method, "topk_method", "greedy, group_limited_greedy or noaux_tc"),
     X_MODEL(rope_scaling, "rope_scaling", "longer contexts, as a JSON object"),
 };
+
+_Static_assert(sizeof du_train_keys / sizeof *du_train_keys <= DU_TRAIN_KEYS_MAX, "too many keys");
+const size_t du_train_n_keys = sizeof du_train_keys / sizeof *du_train_keys;
