@@ -1,0 +1,71 @@
+/* Gradients of a loss with respect to all weights of a model, over whole sequences: the training
+ * counterpart of du_model_forward. What is fixed and where sums come from:
+ * docs/design/training.md.
+ *
+ *     du_grad_new
+ *     for each step:
+ *         for each micro-batch: du_grad_add
+ *         read du_grad_values, du_grad_counts; update the weights
+ *     du_grad_free */
+#ifndef DU_MODEL_GRAD_H
+#define DU_MODEL_GRAD_H
+
+#include "model/params.h"
+#include "nn/leaves.h"
+#include "nn/loss.h"
+
+/* T = n_seq * seq_len rows, sequence after sequence. A row's position is its place in its sequence.
+ */
+typedef struct {
+    int64_t n_seq, seq_len;
+    const int32_t *tokens; /* [T] in [0, n_vocab) */
+    const int32_t *first;  /* [T]: the first position of its sequence that a row sees, the beginning
+                              of its document; NULL: 0 */
+} du_grad_rows;
+
+/* What is kept for the backward pass, and what is computed again. */
+typedef enum { DU_KEEP_ALL, DU_KEEP_SOME, DU_KEEP_INPUTS } du_grad_keep;
+
+typedef struct {
+    bool bf16; /* factors of products are rounded to BF16 (kern/gemm.h) */
+    du_grad_keep keep;
+    double seq_balance; /* weight of the balance loss of each sequence, 0: none (DeepSeek-V3, arXiv
+                           2412.19437, eqs. 17-20) */
+    int64_t n_leaves;   /* sequences of a step: decides how many partial sums can wait */
+} du_grad_params;
+
+typedef struct du_grad du_grad;
+
+/* params is borrowed: every call computes with the weights it holds then. Returns DU_OK, DU_ENOMEM,
+ * DU_EUNSUPPORTED (an architecture without a backward pass). Free with du_grad_free. */
+DU_NODISCARD
+du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params *how,
+                   du_diag *diag);
+void du_grad_free(du_grad *grad); /* takes NULL */
+
+/* Forward and backward of a micro-batch, whose sequences are the step's leaves [leaves.first,
+ * leaves.first + rows.n_seq). After the call with leaves.last du_grad_values and du_grad_counts are
+ * those of the whole step. Returns DU_OK, DU_ENOMEM, and the objective's errors. */
+DU_NODISCARD
+du_err du_grad_add(du_ctx *ctx, du_grad *grad, const du_grad_rows *rows, du_objective *objective,
+                   du_leaves leaves, du_diag *diag);
+
+/* The forward pass alone: the objective's loss, for validation. */
+DU_NODISCARD
+du_err du_grad_loss(du_ctx *ctx, du_grad *grad, const du_grad_rows *rows, du_objective *objective,
+                    du_diag *diag);
+
+/* [params->n_values], as params->values; the gradient of a bias that only chooses is 0. */
+const float *du_grad_values(const du_grad *grad);
+
+/* How often each expert was chosen in the step, [n_layer, n_expert]; NULL for dense models. */
+const int64_t *du_grad_counts(const du_grad *grad);
+
+/* The balance loss of the step's sequences, times seq_balance, meaned over them. */
+double du_grad_balance(const du_grad *grad);
+
+/* Bytes that du_grad_new and a call with so many rows take. */
+int64_t du_grad_bytes(const du_params *params, const du_grad_params *how, int64_t n_seq,
+                      int64_t seq_len);
+
+#endif
