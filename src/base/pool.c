@@ -286,3 +286,44 @@ void du_pool_run(du_pool *pool, du_task_fn *fn, void *arg, int64_t n_tasks) {
     work(pool, 0);
     wait_until_done(pool, n_tasks);
 }
+
+typedef struct {
+    du_try_fn *fn;
+    void *arg;
+    _Atomic int64_t i_failed; /* the first task that has, n_tasks: none */
+    pthread_mutex_t lock;     /* guards err, diag and lowering i_failed */
+    du_err err;
+    du_diag diag;
+} attempt;
+
+static void try_task(void *arg, int64_t i_task, int64_t i_thread) {
+    attempt *a = arg;
+    if (i_task > atomic_load(&a->i_failed)) {
+        return;
+    }
+    du_diag diag;
+    du_diag_reset(&diag);
+    du_err err = a->fn(a->arg, i_task, i_thread, &diag);
+    if (err == DU_OK) {
+        return;
+    }
+    pthread_mutex_lock(&a->lock);
+    if (i_task < atomic_load(&a->i_failed)) {
+        atomic_store(&a->i_failed, i_task);
+        a->err = err;
+        a->diag = diag;
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+du_err du_pool_try(du_pool *pool, du_try_fn *fn, void *arg, int64_t n_tasks, du_diag *diag) {
+    attempt a = {.fn = fn, .arg = arg};
+    atomic_init(&a.i_failed, n_tasks);
+    pthread_mutex_init(&a.lock, NULL);
+    du_pool_run(pool, try_task, &a, n_tasks);
+    pthread_mutex_destroy(&a.lock);
+    if (a.err != DU_OK && diag && diag->code == DU_OK) {
+        *diag = a.diag;
+    }
+    return a.err;
+}

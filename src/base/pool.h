@@ -31,4 +31,12 @@ int64_t du_pool_n_threads(const du_pool *pool);
  */
 void du_pool_run(du_pool *pool, du_task_fn *fn, void *arg, int64_t n_tasks);
 
+/* A task that can fail; *diag is its own and empty. */
+typedef du_err du_try_fn(void *arg, int64_t i_task, int64_t i_thread, du_diag *diag);
+
+/* As du_pool_run. Returns what the first task in their order that fails returned, with its
+ * diagnostic; tasks behind it may have been left out, those before it have run. */
+DU_NODISCARD
+du_err du_pool_try(du_pool *pool, du_try_fn *fn, void *arg, int64_t n_tasks, du_diag *diag);
+
 #endif

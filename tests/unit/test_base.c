@@ -219,6 +219,40 @@ static void rng_is_fixed_and_fair(void **state) {
     }
 }
 
+/* Each key gives a permutation; over the keys each number comes to each place equally often. */
+static void permutations(void **state) {
+    (void)state;
+    static const uint64_t sizes[] = {1, 2, 3, 5, 16, 17, 100, 1000, 4097};
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        uint64_t n = sizes[k];
+        bool *hit = du_alloc_zero(n, sizeof *hit);
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t place = du_rng_permute(k, n, i);
+            assert_true(place < n && !hit[place]);
+            hit[place] = true;
+        }
+        du_free(hit);
+    }
+    int counts[7][7] = {0}, fixed = 0, neighbours = 0;
+    for (uint64_t key = 0; key < 7000; key++) {
+        for (uint64_t i = 0; i < 7; i++) {
+            counts[i][du_rng_permute(du_rng_hash(5, key), 7, i)]++;
+        }
+    }
+    for (int i = 0; i < 49; i++) {
+        assert_in_range(counts[i / 7][i % 7], 1000 - 150, 1000 + 150); /* five deviations */
+    }
+    for (uint64_t i = 0; i < 100000; i++) {
+        uint64_t a = du_rng_permute(1, 100001, i), b = du_rng_permute(1, 100001, i + 1);
+        fixed += a == i;
+        neighbours += a + 1 == b;
+    }
+    assert_in_range(fixed, 0, 6); /* one is expected of each */
+    assert_in_range(neighbours, 0, 6);
+    assert_true(du_rng_permute(1, 1000, 0) != du_rng_permute(2, 1000, 0));
+    assert_true(du_rng_permute(9, UINT64_MAX, 1) < UINT64_MAX);
+}
+
 typedef struct {
     atomic_int hits[1000];
 } hit_list;
@@ -248,6 +282,41 @@ static void pool_runs_each_task_once(void **state) {
             assert_int_equal(atomic_load(&list->hits[i]), 6);
         }
         du_free(list);
+        du_pool_free(pool);
+    }
+}
+
+typedef struct {
+    int64_t first, second; /* tasks that fail */
+    atomic_int n_run;
+} failures;
+
+static du_err fail_two(void *arg, int64_t i_task, int64_t i_thread, du_diag *diag) {
+    (void)i_thread;
+    failures *f = arg;
+    atomic_fetch_add(&f->n_run, 1);
+    return i_task == f->first || i_task == f->second
+               ? du_fail(diag, i_task == f->first ? DU_EFORMAT : DU_EIO, "task %d", (int)i_task)
+               : DU_OK;
+}
+
+static void pool_tells_the_first_failure(void **state) {
+    (void)state;
+    for (int64_t n_threads = 1; n_threads <= 5; n_threads++) {
+        du_diag diag;
+        du_diag_reset(&diag);
+        du_pool *pool;
+        assert_ok(du_pool_new(&pool, n_threads, false, &diag), &diag);
+        for (int round = 0; round < 200; round++) {
+            failures f = {.first = round % 97, .second = round % 97 + 1 + round % 3};
+            assert_fails(du_pool_try(pool, fail_two, &f, 100, &diag), DU_EFORMAT, &diag, "task");
+            assert_int_equal(strtol(strchr(diag.msg, ' '), NULL, 10), f.first);
+            assert_true(f.n_run > f.first);
+        }
+        failures none = {.first = -1, .second = -1};
+        du_diag_reset(&diag);
+        assert_ok(du_pool_try(pool, fail_two, &none, 100, &diag), &diag);
+        assert_int_equal(none.n_run, 100);
         du_pool_free(pool);
     }
 }
@@ -365,7 +434,9 @@ int main(void) {
         cmocka_unit_test(json_limits_and_types),
         cmocka_unit_test(json_survives_memory_failures),
         cmocka_unit_test(rng_is_fixed_and_fair),
+        cmocka_unit_test(permutations),
         cmocka_unit_test(pool_runs_each_task_once),
+        cmocka_unit_test(pool_tells_the_first_failure),
         cmocka_unit_test(pool_pins_until_it_is_freed),
         cmocka_unit_test(idle_pool_uses_no_processor),
         cmocka_unit_test(cpu_levels),
