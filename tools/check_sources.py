@@ -150,7 +150,7 @@ def check_format(root):
 
 
 # (list file, line pattern with the group `name`, file of its test, file of its documentation);
-# {name} stands for the name, and a test or document must hold it as a word.
+# {name} stands for the name, and a test or document must hold it as a word, with a blank or _.
 RULES = [
     ("src/cli/cmd_list.h", r"^    X\((\w+)\)", "tests/e2e/test_{name}.py", "docs/CLI.md"),
 ]
@@ -167,7 +167,8 @@ def check_lists(root):
                     continue
                 path = root / place.format(name=name)
                 text = path.read_text() if path.is_file() else ""
-                if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
+                words = re.escape(name).replace("_", "[ _]")
+                if not re.search(rf"(?<![\w-]){words}(?![\w-])", text):
                     yield f"{source}: {name} has no {what} in {path.relative_to(root)}"
 
 

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-BLOCK = re.compile(r"(<!-- help ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- help ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(words):
@@ -27,9 +27,9 @@ def main(words):
                               stdout=subprocess.PIPE).stdout
 
     old = path.read_text(encoding="utf-8")
-    new = BLOCK.sub(lambda m: f"{m[1]}```text\n{help_of(m[2])}```\n{m[3]}", old)
+    new = BLOCK.sub(lambda m: f"{m[1]}```text\n{help_of(*m[2].split())}```\n{m[3]}", old)
     listed = help_of().split("Commands:\n")[1].split("\n\n")[0]
-    commands = {line.split()[0] for line in listed.splitlines()}
+    commands = {re.split("  +", line.strip())[0] for line in listed.splitlines()}
     problems = [f"{path}: no section for {name}" for name in
                 sorted(commands - {m[2] for m in BLOCK.finditer(old)})]
     if check and new != old:

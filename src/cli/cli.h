@@ -21,7 +21,7 @@ typedef enum {
 } du_cli_status;
 
 typedef struct {
-    const char *name;
+    const char *name;    /* one word, or two: "tokenizer train" */
     const char *args;    /* the usage line after `dure NAME [OPTION]... ` */
     const char *summary; /* a few words, for the list of commands */
     const char *about;   /* paragraphs */
@@ -43,16 +43,22 @@ du_cli_status du_cli_fail(du_err err);
 /* A misuse of the command line: records the reason, gives DU_CLI_USAGE. */
 du_cli_status du_cli_misuse(du_diag *diag, const char *fmt, ...) DU_PRINTF(2, 3);
 
-/* All commands, and one by name (NULL: unknown). */
+/* All commands; those whose names begin with the same word stand together. */
 const du_cli_command *const *du_cli_commands(size_t *n);
-const du_cli_command *du_cli_command_find(const char *name);
+
+/* The command that the first of words [n] name, *used of them; NULL: none. */
+const du_cli_command *du_cli_command_find(char *const *words, int n, int *used);
+
+/* Whether commands of two words begin with this one. */
+bool du_cli_is_group(const char *word);
 
 /* The option groups of a command; groups [DU_CLI_GROUPS_MAX] out. Returns how many there are. */
 enum { DU_CLI_GROUPS_MAX = 4 };
 size_t du_cli_groups(const du_cli_command *command, du_opt_group *groups);
 
-/* `dure help`, and `dure help NAME`; for --help as well. */
-void du_cli_help_overview(du_str *out);
+/* `dure help`, and `dure help NAME`; for --help as well. group: only the commands of two words that
+ * begin with this one; NULL: all. */
+void du_cli_help_overview(du_str *out, const char *group);
 void du_cli_help_command(du_str *out, const du_cli_command *command);
 
 #endif

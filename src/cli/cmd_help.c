@@ -18,17 +18,45 @@ static const char about_dure[] =
     "from their own files: GGUF files, and directories of Hugging Face safetensors. Where MODEL is "
     "left out, the small reasoning model that is built in is used.";
 
-void du_cli_help_overview(du_str *out) {
+/* The first word of a name. */
+static du_sv first_word(const char *name) {
+    return (du_sv){name, strcspn(name, " ")};
+}
+
+/* The second word of a name, "" when there is none. */
+static const char *second_word(const char *name) {
+    size_t len = strcspn(name, " ");
+    return name + len + (name[len] != '\0');
+}
+
+static bool same_first(const du_cli_command *a, const du_cli_command *b) {
+    return du_sv_eq(first_word(a->name), first_word(b->name));
+}
+
+/* Lines that list the commands of a group, or all. */
+static void add_list(du_str *out, const char *group) {
     size_t n;
     const du_cli_command *const *commands = du_cli_commands(&n);
-    du_str_add_s(out, "usage: dure COMMAND [OPTION]... [ARGUMENT]...\n\n");
-    du_opt_wrap(out, about_dure, 0, 0);
-    du_str_add_s(out, "\n\nCommands:\n");
     for (size_t i = 0; i < n; i++) {
-        du_str_addf(out, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
+        if (!group || du_sv_is(first_word(commands[i]->name), group)) {
+            du_str_addf(out, "  %-15s  %s\n", commands[i]->name, commands[i]->summary);
+        }
     }
-    du_str_add_s(out, "\nExample:\n"
-                      "  dure help run\n");
+}
+
+void du_cli_help_overview(du_str *out, const char *group) {
+    du_str_addf(out, "usage: dure %s%sCOMMAND [OPTION]... [ARGUMENT]...\n\n", group ? group : "",
+                group ? " " : "");
+    if (!group) {
+        du_opt_wrap(out, about_dure, 0, 0);
+        du_str_add_s(out, "\n\n");
+    }
+    du_str_add_s(out, "Commands:\n");
+    add_list(out, group);
+    if (!group) {
+        du_str_add_s(out, "\nExample:\n"
+                          "  dure help run\n");
+    }
 }
 
 static void add_indented(du_str *out, const char *lines, const char *indent) {
@@ -174,40 +202,89 @@ static void bash_name(du_str *out, const du_cli_command *command, const du_opt *
 
 static void bash_choice(du_str *out, const du_cli_command *command, const du_opt *opt) {
     if (opt->type == DU_OPT_CHOICE) {
-        du_str_addf(out, "    %s:--%s) words='", command->name, opt->name);
+        du_str_addf(out, "    '%s:--%s') words='", command->name, opt->name);
         add_words(out, opt);
         du_str_add_s(out, "' ;;\n");
     }
 }
 
-static void add_command_names(du_str *out) {
+/* The words that a command can begin with. */
+static void add_first_words(du_str *out) {
     size_t n;
     const du_cli_command *const *commands = du_cli_commands(&n);
     for (size_t i = 0; i < n; i++) {
-        du_str_addf(out, "%s%s", i ? " " : "", commands[i]->name);
+        if (i == 0 || !same_first(commands[i], commands[i - 1])) {
+            du_str_add_s(out, i ? " " : "");
+            du_str_add_sv(out, first_word(commands[i]->name));
+        }
     }
+}
+
+/* The second words of the commands that begin like commands[i]. */
+static void add_second_words(du_str *out, size_t i) {
+    size_t n;
+    const du_cli_command *const *commands = du_cli_commands(&n), *first = commands[i];
+    for (const char *between = ""; i < n && same_first(commands[i], first); i++, between = " ") {
+        du_str_addf(out, "%s%s", between, second_word(commands[i]->name));
+    }
+}
+
+/* Calls `each` with the place of the first command of each group. */
+static void each_group(du_str *out, void (*each)(du_str *, size_t)) {
+    size_t n;
+    const du_cli_command *const *commands = du_cli_commands(&n);
+    for (size_t i = 0; i < n; i++) {
+        if (*second_word(commands[i]->name) &&
+            (i == 0 || !same_first(commands[i], commands[i - 1]))) {
+            each(out, i);
+        }
+    }
+}
+
+static const du_cli_command *command_at(size_t i) {
+    size_t n;
+    return du_cli_commands(&n)[i];
+}
+
+static void bash_group(du_str *out, size_t i) {
+    du_sv first = first_word(command_at(i)->name);
+    du_str_add_s(out, "    ");
+    du_str_add_sv(out, first);
+    du_str_add_s(out, ")\n        [ \"$COMP_CWORD\" = 2 ] && words='");
+    add_second_words(out, i);
+    du_str_add_s(out, "'\n        name=\"$name ${COMP_WORDS[2]}\"\n        ;;\n");
+}
+
+static void bash_help_group(du_str *out, size_t i) {
+    du_str_add_s(out, "    help:");
+    du_str_add_sv(out, first_word(command_at(i)->name));
+    du_str_add_s(out, ") words='");
+    add_second_words(out, i);
+    du_str_add_s(out, "' ;;\n");
 }
 
 static void add_bash(du_str *out) {
     size_t n;
     const du_cli_command *const *commands = du_cli_commands(&n);
     du_str_add_s(out, "# bash completion of dure\n_dure() {\n"
-                      "    local cur=${COMP_WORDS[COMP_CWORD]} words=\n"
+                      "    local cur=${COMP_WORDS[COMP_CWORD]} name=${COMP_WORDS[1]} words=\n"
                       "    if [ \"$COMP_CWORD\" = 1 ]; then\n"
                       "        COMPREPLY=($(compgen -W '");
-    add_command_names(out);
-    du_str_add_s(out, "' -- \"$cur\"))\n        return\n    fi\n"
-                      "    case ${COMP_WORDS[1]}:${COMP_WORDS[COMP_CWORD - 1]} in\n"
+    add_first_words(out);
+    du_str_add_s(out, "' -- \"$cur\"))\n        return\n    fi\n    case $name in\n");
+    each_group(out, bash_group);
+    du_str_add_s(out, "    esac\n    case $name:${COMP_WORDS[COMP_CWORD - 1]} in\n"
                       "    help:help) words='");
-    add_command_names(out);
+    add_first_words(out);
     du_str_add_s(out, "' ;;\n");
+    each_group(out, bash_help_group);
     for (size_t i = 0; i < n; i++) {
         each_option(out, commands[i], bash_choice);
     }
     du_str_add_s(out, "    esac\n    if [ -z \"$words\" ] && [[ $cur == -* ]]; then\n"
-                      "        case ${COMP_WORDS[1]} in\n");
+                      "        case $name in\n");
     for (size_t i = 0; i < n; i++) {
-        du_str_addf(out, "        %s) words='", commands[i]->name);
+        du_str_addf(out, "        '%s') words='", commands[i]->name);
         each_option(out, commands[i], bash_name);
         du_str_add_s(out, "' ;;\n");
     }
@@ -252,26 +329,57 @@ static void zsh_option(du_str *out, const du_cli_command *command, const du_opt 
     zsh_entry(out, opt, spelling);
 }
 
+static void zsh_word(du_str *out, du_sv word, const char *summary) {
+    du_str_add_s(out, "            '");
+    du_str_add_sv(out, word);
+    du_str_add_c(out, ':');
+    add_plain(out, summary);
+    du_str_add_s(out, "'\n");
+}
+
+static const char zsh_describe[] = "        )\n        _describe command commands\n"
+                                   "        return\n    fi\n";
+
+static void zsh_group(du_str *out, size_t i) {
+    size_t n;
+    const du_cli_command *const *commands = du_cli_commands(&n), *first = commands[i];
+    du_str_add_s(out, "    if [[ $words[2] == ");
+    du_str_add_sv(out, first_word(first->name));
+    du_str_add_s(out, " ]] && (( CURRENT == 3 )); then\n        local -a commands=(\n");
+    for (; i < n && same_first(commands[i], first); i++) {
+        zsh_word(out, du_sv_of(second_word(commands[i]->name)), commands[i]->summary);
+    }
+    du_str_add_s(out, zsh_describe);
+}
+
+static void zsh_group_name(du_str *out, size_t i) {
+    du_str_add_s(out, "    ");
+    du_str_add_sv(out, first_word(command_at(i)->name));
+    du_str_add_s(out, ") name=\"$name $words[3]\"; shift words; (( CURRENT-- )) ;;\n");
+}
+
 static void add_zsh(du_str *out) {
     size_t n;
     const du_cli_command *const *commands = du_cli_commands(&n);
     du_str_add_s(out, "#compdef dure\n_dure() {\n    if (( CURRENT == 2 )); then\n"
                       "        local -a commands=(\n");
     for (size_t i = 0; i < n; i++) {
-        du_str_addf(out, "            '%s:", commands[i]->name);
-        add_plain(out, commands[i]->summary);
-        du_str_add_s(out, "'\n");
+        if (i == 0 || !same_first(commands[i], commands[i - 1])) {
+            zsh_word(out, first_word(commands[i]->name), commands[i]->summary);
+        }
     }
-    du_str_add_s(out, "        )\n        _describe command commands\n        return\n    fi\n"
-                      "    local name=$words[2]\n    shift words\n    (( CURRENT-- ))\n"
-                      "    case $name in\n");
+    du_str_add_s(out, zsh_describe);
+    each_group(out, zsh_group);
+    du_str_add_s(out, "    local name=$words[2]\n    case $name in\n");
+    each_group(out, zsh_group_name);
+    du_str_add_s(out, "    esac\n    shift words\n    (( CURRENT-- ))\n    case $name in\n");
     for (size_t i = 0; i < n; i++) {
-        du_str_addf(out, "    %s)\n        _arguments", commands[i]->name);
+        du_str_addf(out, "    '%s')\n        _arguments", commands[i]->name);
         each_option(out, commands[i], zsh_option);
         du_str_add_s(out, " \\\n            '*:argument:");
         if (commands[i] == &du_cli_help) {
             du_str_add_c(out, '(');
-            add_command_names(out);
+            add_first_words(out);
             du_str_add_c(out, ')');
         } else {
             du_str_add_s(out, "_files");
@@ -282,8 +390,7 @@ static void add_zsh(du_str *out) {
 }
 
 static void fish_option(du_str *out, const du_cli_command *command, const du_opt *opt) {
-    du_str_addf(out, "complete -c dure -n '__fish_seen_subcommand_from %s' -l %s", command->name,
-                opt->name);
+    du_str_addf(out, "complete -c dure -n '__dure_is %s' -l %s", command->name, opt->name);
     if (opt->letter) {
         du_str_addf(out, " -s %c", opt->letter);
     }
@@ -299,39 +406,69 @@ static void fish_option(du_str *out, const du_cli_command *command, const du_opt
     du_str_add_s(out, "'\n");
 }
 
+/* One word that can come behind those before it. */
+static void fish_word(du_str *out, du_sv before, du_sv word, const char *summary) {
+    du_str_add_s(out, "complete -c dure -f -n '__dure_at ");
+    du_str_add_sv(out, before);
+    du_str_add_s(out, "' -a ");
+    du_str_add_sv(out, word);
+    du_str_add_s(out, " -d '");
+    add_plain(out, summary);
+    du_str_add_s(out, "'\n");
+}
+
 static void add_fish(du_str *out) {
     size_t n;
     const du_cli_command *const *commands = du_cli_commands(&n);
-    du_str_add_s(out, "# fish completion of dure\n");
+    du_str_add_s(out, "# fish completion of dure\n"
+                      "function __dure_is\n"
+                      "    set -l words (commandline -opc)\n"
+                      "    set -l last (math 1 + (count $argv))\n"
+                      "    test \"$words[2..$last]\" = \"$argv\"\n"
+                      "end\n"
+                      "function __dure_at\n"
+                      "    set -l words (commandline -opc)\n"
+                      "    test \"$words[2..-1]\" = \"$argv\"\n"
+                      "end\n");
     for (size_t i = 0; i < n; i++) {
-        du_str_addf(out, "complete -c dure -f -n __fish_use_subcommand -a %s -d '",
-                    commands[i]->name);
-        add_plain(out, commands[i]->summary);
-        du_str_add_s(out, "'\n");
+        du_sv first = first_word(commands[i]->name);
+        const char *second = second_word(commands[i]->name);
+        if (i == 0 || !same_first(commands[i], commands[i - 1])) {
+            fish_word(out, (du_sv){"", 0}, first, commands[i]->summary);
+        }
+        if (*second) {
+            fish_word(out, first, du_sv_of(second), commands[i]->summary);
+        }
         each_option(out, commands[i], fish_option);
     }
-    du_str_add_s(out, "complete -c dure -f -n '__fish_seen_subcommand_from help' -a '");
-    add_command_names(out);
+    du_str_add_s(out, "complete -c dure -f -n '__dure_at help' -a '");
+    add_first_words(out);
     du_str_add_s(out, "'\n");
 }
 
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
-    const du_cli_command *command = n_args > 0 ? du_cli_command_find(args[0]) : NULL;
-    if (n_args > 0 && !command) {
-        return du_cli_misuse(diag, "no command is called %s", args[0]);
+    int used = n_args;
+    const du_cli_command *command = du_cli_command_find(args, n_args, &used);
+    const char *group = n_args == 1 && du_cli_is_group(args[0]) ? args[0] : NULL;
+    if (n_args > 0 && !command && !group) {
+        bool two = n_args > 1 && du_cli_is_group(args[0]);
+        return du_cli_misuse(diag, "no command is called %s%s%s", args[0], two ? " " : "",
+                             two ? args[1] : "");
     }
-    if (command && as != AS_TEXT) {
+    if (command && used < n_args) {
+        return du_cli_misuse(diag, "an argument too many: %s", args[used]);
+    }
+    if (n_args > 0 && as != AS_TEXT) {
         return du_cli_misuse(diag, "--as is for all commands together: leave out %s", args[0]);
     }
     du_str text = {0};
     if (command) {
         du_cli_help_command(&text, command);
+    } else if (as == AS_TEXT) {
+        du_cli_help_overview(&text, group);
     } else {
-        static void (*const forms[])(du_str *) = {[AS_TEXT] = du_cli_help_overview,
-                                                  [AS_MAN] = add_man,
-                                                  [AS_BASH] = add_bash,
-                                                  [AS_ZSH] = add_zsh,
-                                                  [AS_FISH] = add_fish};
+        static void (*const forms[])(du_str *) = {
+            [AS_MAN] = add_man, [AS_BASH] = add_bash, [AS_ZSH] = add_zsh, [AS_FISH] = add_fish};
         forms[as](&text);
     }
     if (text.failed) {
@@ -353,6 +490,6 @@ const du_cli_command du_cli_help = {
                "dure help --as bash > ~/.local/share/bash-completion/completions/dure",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .n_args_max = 1,
+    .n_args_max = 2,
     .run = run,
 };

@@ -28,13 +28,39 @@ const du_cli_command *const *du_cli_commands(size_t *n) {
     return commands;
 }
 
-const du_cli_command *du_cli_command_find(const char *name) {
+/* Whether words [n] begin with those of a name; *used gets how many these are. */
+static bool begin_with(char *const *words, int n, const char *name, int *used) {
+    for (*used = 0; *used < n; name++) {
+        size_t len = strcspn(name, " ");
+        const char *word = words[(*used)++];
+        if (strlen(word) != len || memcmp(word, name, len) != 0) {
+            return false;
+        }
+        name += len;
+        if (*name == '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
+const du_cli_command *du_cli_command_find(char *const *words, int n, int *used) {
     for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(commands[i]->name, name) == 0) {
+        if (begin_with(words, n, commands[i]->name, used)) {
             return commands[i];
         }
     }
     return NULL;
+}
+
+bool du_cli_is_group(const char *word) {
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        size_t len = strlen(word);
+        if (strncmp(commands[i]->name, word, len) == 0 && commands[i]->name[len] == ' ') {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool wants_help;
@@ -103,27 +129,47 @@ static du_cli_status run_command(const du_cli_command *command, int argc, char *
     return command->run(n_args, argv, diag);
 }
 
-static du_cli_status unknown_command(const char *word) {
-    const char *names[N_COMMANDS];
+static bool is_help(const char *word) {
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* words [n], n >= 1, name no command. */
+static du_cli_status unknown_command(char *const *words, int n) {
+    bool group = du_cli_is_group(words[0]);
+    if (group && n > 1 && is_help(words[1])) {
+        du_str text = {0};
+        du_cli_help_overview(&text, words[0]);
+        print_str(stdout, &text);
+        return DU_CLI_DONE;
+    }
+    const char *names[N_COMMANDS], *second = group && n > 1 ? words[1] : NULL;
     for (size_t i = 0; i < N_COMMANDS; i++) {
         names[i] = commands[i]->name;
     }
+    char word[64];
+    snprintf(word, sizeof word, "%s%s%s", words[0], second ? " " : "", second ? second : "");
     const char *near = du_nearest(word, names, N_COMMANDS);
     du_diag diag;
     du_diag_reset(&diag);
+    if (group && !second) {
+        (void)du_fail(&diag, DU_EINVAL, "%s: the command's second word is missing", word);
+    }
     (void)du_fail(&diag, DU_EINVAL, "unknown command %s%s%s%s", word, near ? ": did you mean " : "",
                   near ? near : "", near ? "?" : "");
     du_cli_print_error(NULL, diag.msg);
-    du_cli_note("`dure help` lists the commands");
+    du_cli_note("`dure help%s%s` lists the commands", group ? " " : "", group ? words[0] : "");
     return DU_CLI_USAGE;
 }
 
-/* The command of the first word: `dure`, `dure --help` and `dure --version` stand for commands. */
-static const char *first_word(int argc, char **argv) {
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        return "help";
+/* `dure`, `dure --help` and `dure --version` stand for commands. */
+static void name_command(int *n, char **words) {
+    static char help[] = "help", version[] = "version";
+    if (*n == 0 || is_help(words[0])) {
+        words[0] = help;
+        *n = *n > 0 ? *n : 1;
+    } else if (strcmp(words[0], "--version") == 0) {
+        words[0] = version;
     }
-    return strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
 }
 
 /* A standard stream that the parent closed stays unusable: otherwise the next file opened would
@@ -140,15 +186,16 @@ int main(int argc, char **argv) {
     keep_standard_streams();
     du_json_use_counted_heap();
     du_cli_interrupt_install();
-    const char *word = first_word(argc, argv);
-    const du_cli_command *command = du_cli_command_find(word);
+    char *alone[1], **words = argc > 1 ? argv + 1 : alone;
+    int n = argc > 1 ? argc - 1 : 0, used;
+    name_command(&n, words);
+    const du_cli_command *command = du_cli_command_find(words, n, &used);
     if (!command) {
-        return unknown_command(word);
+        return unknown_command(words, n);
     }
     du_diag diag;
     du_diag_reset(&diag);
-    int skip = argc < 2 ? argc : 2;
-    du_cli_status status = run_command(command, argc - skip, argv + skip, &diag);
+    du_cli_status status = run_command(command, n - used, words + used, &diag);
     if (du_cli_flush(&diag) != DU_OK && status == DU_CLI_DONE) {
         status = DU_CLI_FAILED;
     }

@@ -12,12 +12,13 @@ import tap
 
 def commands():
     listed = program.run("help").out.split("Commands:\n")[1].split("\n\n")[0]
-    return [line.split()[0] for line in listed.splitlines()]
+    return [re.split("  +", line.strip())[0] for line in listed.splitlines()]
 
 
 def options(command):
     """Long names of the options that the help of a command lists."""
-    return re.findall(r"^  (?:-., |    )--([a-z-]+)", program.run("help", command).out, re.MULTILINE)
+    return re.findall(r"^  (?:-., |    )--([a-z-]+)", program.run("help", *command.split()).out,
+                      re.MULTILINE)
 
 
 class Help(unittest.TestCase):
@@ -30,8 +31,8 @@ class Help(unittest.TestCase):
     def test_each_command(self):
         for command in commands():
             with self.subTest(command):
-                text = program.run("help", command).out
-                self.assertEqual(text, program.run(command, "--help").out)
+                text = program.run("help", *command.split()).out
+                self.assertEqual(text, program.run(*command.split(), "--help").out)
                 self.assertTrue(text.startswith(f"usage: dure {command} "))
                 self.assertRegex(text, rf"\nExample:\n  (?:.*\| )?dure {command}\b")
                 self.assertIn("help", options(command))
@@ -48,7 +49,8 @@ class Help(unittest.TestCase):
                                (("version", "x"), "an argument too many: x"),
                                (("help", "nothing"), "no command is called nothing"),
                                (("help", "--as", "pdf"), "'pdf' is none of text|man|bash|zsh|fish"),
-                               (("help", "version", "--as", "man"), "leave out version")):
+                               (("help", "version", "--as", "man"), "leave out version"),
+                               (("help", "version", "x"), "an argument too many: x")):
             with self.subTest(words):
                 done = program.run(*words, status=2)
                 self.assertEqual(done.out, "")
@@ -62,14 +64,14 @@ class Help(unittest.TestCase):
         for command in commands():
             self.assertIn(f".SS dure {command} ", plain_man)
             manual = plain_man.split(f".SS dure {command} ")[1].split(".SS ")[0]
-            bash = re.search(rf"^        {command}\) words='(.*)' ;;$", forms["bash"], re.MULTILINE)
-            zsh = forms["zsh"].split(f"    {command})\n")[1].split(";;")[0]
+            bash = re.search(rf"^        '{command}'\) words='(.*)' ;;$", forms["bash"], re.MULTILINE)
+            zsh = forms["zsh"].split(f"    '{command}')\n")[1].split(";;")[0]
             for option in options(command):
                 with self.subTest(f"{command} --{option}"):
                     self.assertRegex(manual, rf"\n(?:-., )?--{option}\b")
                     self.assertIn(f"--{option}", bash.group(1).split())
                     self.assertIn(f"'--{option}[", zsh.replace("*--", "--"))
-                    self.assertRegex(forms["fish"], rf"_from {command}' -l {option}\b")
+                    self.assertRegex(forms["fish"], rf"__dure_is {command}' -l {option}\b")
 
     def test_scripts_parse(self):
         for shell in ("bash", "zsh", "fish"):
@@ -92,14 +94,15 @@ class Help(unittest.TestCase):
             try dure help --as z
             """
         done = subprocess.run(["bash"], input=script, text=True, capture_output=True)
-        self.assertEqual(done.stdout.split("\n")[:3], ["version", "--json", "zsh"])
+        self.assertEqual(done.stdout.split("\n")[:-1], ["version", "--json", "zsh"])
 
     def test_fish_completion_works(self):
         if not shutil.which("fish"):
             self.skipTest("no fish")
         script = program.run("help", "--as", "fish").out
         for line, wanted in (("dure ver", ["version"]), ("dure version --j", ["--json"]),
-                             ("dure help tok", ["tokenize"]), ("dure run --cache-type q", ["q8_0"])):
+                             ("dure help tok", ["tokenize"]),
+                             ("dure run --cache-type q", ["q8_0"])):
             done = subprocess.run(["fish", "-c", f"{script}\ncomplete -C '{line}'"], text=True,
                                   capture_output=True, check=True)
             self.assertEqual([row.split("\t")[0] for row in done.stdout.splitlines()], wanted)
