@@ -55,7 +55,7 @@ function(dure_isa_flags)
             set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=all)
         endif()
         # What parses bytes from outside is compiled with conversion warnings too.
-        if(source MATCHES "/(formats|text)/[^/]*\\.c$")
+        if(source MATCHES "/(formats|text|data)/[^/]*\\.c$")
             set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Wconversion)
         endif()
     endforeach()

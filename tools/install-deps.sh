@@ -22,6 +22,7 @@ build    command:pkg-config       pkg-config              pkgconf-pkg-config    
 build    library:jansson          libjansson-dev          jansson-devel              jansson
 build    library:libpcre2-8       libpcre2-dev            pcre2-devel                pcre2
 build    library:libutf8proc      libutf8proc-dev         utf8proc-devel             libutf8proc
+build    library:libzstd          libzstd-dev             libzstd-devel              zstd
 build    library:libedit          libedit-dev             libedit-devel              libedit
 test     command:python3          python3                 python3                    python
 test     library:cmocka           libcmocka-dev           libcmocka-devel            cmocka

@@ -1,6 +1,6 @@
-/* The commands in the order of `dure help`: X(name). A command is cli/cmd_<name>.c, which defines
- * du_cli_<name>. Adding one: that file, a line here, tests/e2e/test_<name>.py, its section in
- * docs/CLI.md. */
+/* The commands in the order of `dure help`: X(name), two words joined by _. A command is
+ * cli/cmd_<name>.c, which defines du_cli_<name>. Adding one: that file, a line here,
+ * tests/e2e/test_<name>.py, its section in docs/CLI.md. */
 #ifndef DU_CLI_CMD_LIST_H
 #define DU_CLI_CMD_LIST_H
 
@@ -16,6 +16,7 @@
     X(logits)                                                                                      \
     X(tokenize)                                                                                    \
     X(detokenize)                                                                                  \
+    X(tokenizer_train)                                                                             \
     X(template)                                                                                    \
     X(help)                                                                                        \
     X(version)

@@ -50,12 +50,23 @@ class Help(unittest.TestCase):
                                (("help", "nothing"), "no command is called nothing"),
                                (("help", "--as", "pdf"), "'pdf' is none of text|man|bash|zsh|fish"),
                                (("help", "version", "--as", "man"), "leave out version"),
-                               (("help", "version", "x"), "an argument too many: x")):
+                               (("help", "version", "x"), "an argument too many: x"),
+                               (("help", "tokenizer", "x"), "no command is called tokenizer x"),
+                               (("tokenizer",), "tokenizer: the command's second word is missing"),
+                               (("tokenizer", "trian"), "did you mean tokenizer train?")):
             with self.subTest(words):
                 done = program.run(*words, status=2)
                 self.assertEqual(done.out, "")
                 self.assertIn(message, done.err)
                 self.assertIn("dure help", done.err)
+
+    def test_commands_of_two_words(self):
+        text = program.run("help", "tokenizer").out
+        self.assertTrue(text.startswith("usage: dure tokenizer COMMAND "))
+        self.assertIn("  tokenizer train  ", text)
+        self.assertNotIn("version", text)
+        self.assertEqual(text, program.run("tokenizer", "--help").out)
+        self.assertIn("tokenizer train", commands())
 
     def test_man_page_and_completions_have_every_option(self):
         forms = {form: program.run("help", "--as", form).out
@@ -92,17 +103,23 @@ class Help(unittest.TestCase):
             try dure ver
             try dure version --j
             try dure help --as z
+            try dure tokenizer t
+            try dure tokenizer train --voc
+            try dure help tokenizer t
+            try dure tokenizer train --format j
             """
         done = subprocess.run(["bash"], input=script, text=True, capture_output=True)
-        self.assertEqual(done.stdout.split("\n")[:-1], ["version", "--json", "zsh"])
+        self.assertEqual(done.stdout.split("\n")[:-1], ["version", "--json", "zsh", "train",
+                                                        "--vocab", "train", "jsonl"])
 
     def test_fish_completion_works(self):
         if not shutil.which("fish"):
             self.skipTest("no fish")
         script = program.run("help", "--as", "fish").out
         for line, wanted in (("dure ver", ["version"]), ("dure version --j", ["--json"]),
-                             ("dure help tok", ["tokenize"]),
-                             ("dure run --cache-type q", ["q8_0"])):
+                             ("dure help toke", ["tokenize", "tokenizer"]),
+                             ("dure run --cache-type q", ["q8_0"]), ("dure tokenizer t", ["train"]),
+                             ("dure tokenizer train --voc", ["--vocab"])):
             done = subprocess.run(["fish", "-c", f"{script}\ncomplete -C '{line}'"], text=True,
                                   capture_output=True, check=True)
             self.assertEqual([row.split("\t")[0] for row in done.stdout.splitlines()], wanted)
@@ -115,7 +132,7 @@ class Help(unittest.TestCase):
                         "perplexity", "logits"):
             self.assertLessEqual(computing, set(options(command)), command)
         for command in ("run", "inspect", "bench", "convert", "quantize", "imatrix", "perplexity",
-                        "tokenize", "version"):
+                        "tokenize", "tokenizer train", "version"):
             self.assertIn("json", options(command), command)
         for command in ("run", "chat"):
             self.assertIn("think", options(command))
