@@ -15,6 +15,8 @@ static void fill_c(du_kern *k) {
     du_kern_fill_vec_c(k);
     du_kern_fill_strips_c(k);
     du_kern_fill_probe_c(k);
+    du_kern_fill_gemm_c(k);
+    du_kern_fill_gemm_bf16_c(k);
 }
 
 #if defined(__x86_64__)
@@ -28,6 +30,7 @@ static void fill_avx2(du_kern *k) {
     du_kern_fill_strips_avx2(k);
     du_kern_fill_mm_strips_avx2(k);
     du_kern_fill_probe_avx2(k);
+    du_kern_fill_gemm_avx2(k);
 }
 
 static void fill_avx512(du_kern *k) {
@@ -37,6 +40,7 @@ static void fill_avx512(du_kern *k) {
     du_kern_fill_attn_avx512(k);
     du_kern_fill_vec_avx512(k);
     du_kern_fill_probe_avx512(k);
+    du_kern_fill_gemm_avx512(k);
     du_kern_fill_mm_block_avx512(k);
     du_kern_fill_mm_strips_avx512(k);
     if (du_cpu_get_features()->avx512_bf16) {
@@ -44,6 +48,11 @@ static void fill_avx512(du_kern *k) {
         if (du_cpu_get_features()->amx_bf16) {
             du_kern_fill_attn_tiles_amx_avx512(k);
             du_kern_fill_mm_strips_amx_avx512(k);
+            du_kern_fill_gemm_amx_avx512(k);
+        } else {
+            /* Where there is AMX, processors do a VDPBF16PS in the time of two multiply-adds in
+             * F32: docs/KERNELS.md. */
+            du_kern_fill_gemm_bf16_avx512(k);
         }
     }
 }
@@ -57,6 +66,7 @@ static void fill_neon(du_kern *k) {
     du_kern_fill_attn_neon(k);
     du_kern_fill_vec_neon(k);
     du_kern_fill_probe_neon(k);
+    du_kern_fill_gemm_neon(k);
     if (du_cpu_get_features()->dotprod) {
         du_kern_fill_mm_block_dot_neon(k);
         du_kern_fill_probe_dot_neon(k);
@@ -84,5 +94,5 @@ static void fill_tables(void) {
 
 const du_kern *du_kern_get(du_isa isa) {
     pthread_once(&tables_once, fill_tables);
-    return du_isa_available(isa) ? &tables[isa] : NULL;
+    return du_isa_available(isa) && tables[isa].mm[0] ? &tables[isa] : NULL;
 }

@@ -16,6 +16,7 @@
 
 #include "base/cpu.h"
 #include "kern/attn_tiles.h"
+#include "kern/gemm.h"
 #include "tensor/dtype.h"
 #include "tensor/mat.h"
 
@@ -167,6 +168,9 @@ typedef struct {
     du_kv_store_fn *kv_store[DU_DTYPE_COUNT];
     du_kv_load_fn *kv_load[DU_DTYPE_COUNT];
     du_attn_tiles attn; /* all NULL where the level has no products of BF16 */
+    du_gemm gemm[DU_GEMM_KINDS];
+    du_gemm_kind gemm_bf16; /* the faster one of the BF16 kinds */
+    du_gemm_add_fn *gemm_add;
 #define DU_KERN_FIELD(name, ret, args) ret(*name) args;
     DU_KERN_LIST(DU_KERN_FIELD)
 #undef DU_KERN_FIELD

@@ -14,6 +14,8 @@ void du_kern_fill_attn_c(du_kern *k);
 void du_kern_fill_vec_c(du_kern *k);
 void du_kern_fill_strips_c(du_kern *k);
 void du_kern_fill_probe_c(du_kern *k);
+void du_kern_fill_gemm_c(du_kern *k);
+void du_kern_fill_gemm_bf16_c(du_kern *k);
 
 #if defined(__x86_64__)
 void du_kern_fill_mm_float_avx2(du_kern *k);
@@ -23,6 +25,7 @@ void du_kern_fill_attn_avx2(du_kern *k);
 void du_kern_fill_vec_avx2(du_kern *k);
 void du_kern_fill_strips_avx2(du_kern *k);
 void du_kern_fill_probe_avx2(du_kern *k);
+void du_kern_fill_gemm_avx2(du_kern *k);
 
 void du_kern_fill_mm_float_avx512(du_kern *k);
 void du_kern_fill_mm_block_avx512(du_kern *k);
@@ -33,6 +36,9 @@ void du_kern_fill_attn_tiles_bf16_avx512(du_kern *k); /* needs du_cpu_features.a
 void du_kern_fill_attn_tiles_amx_avx512(du_kern *k);  /* on top of it; needs amx_bf16 */
 void du_kern_fill_vec_avx512(du_kern *k);
 void du_kern_fill_probe_avx512(du_kern *k);
+void du_kern_fill_gemm_avx512(du_kern *k);
+void du_kern_fill_gemm_bf16_avx512(du_kern *k); /* needs du_cpu_features.avx512_bf16 */
+void du_kern_fill_gemm_amx_avx512(du_kern *k);  /* needs avx512_bf16 and amx_bf16 */
 #endif
 
 #if defined(__aarch64__)
@@ -42,6 +48,7 @@ void du_kern_fill_mm_block_dot_neon(du_kern *k); /* needs du_cpu_features.dotpro
 void du_kern_fill_attn_neon(du_kern *k);
 void du_kern_fill_vec_neon(du_kern *k);
 void du_kern_fill_probe_neon(du_kern *k);
+void du_kern_fill_gemm_neon(du_kern *k);
 void du_kern_fill_probe_dot_neon(du_kern *k);
 #endif
 

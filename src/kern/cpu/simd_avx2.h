@@ -10,7 +10,7 @@
 
 typedef __m256 vf;
 enum { VF = 8, TILE_R = 4, TILE_N = 3, TILE_N_SCALED = 2 };
-enum { QK_Q = 4, QK_J = 2, PV_Q = 6, PV_V = 2, PROBE_N = 10 };
+enum { QK_Q = 4, QK_J = 2, PV_Q = 6, PV_V = 2, PROBE_N = 10, GEMM_M = 6 };
 
 INLINE vf vf_set1(float a) {
     return _mm256_set1_ps(a);
@@ -108,6 +108,38 @@ INLINE vf vf_load_twice(const float *p) {
 }
 INLINE vf vf_negate_even(vf a) {
     return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000)));
+}
+
+INLINE void simd_transpose(vf x[VF]) {
+    vf y[VF];
+    UNROLL
+    for (int i = 0; i < VF; i += 4) {
+        vf a = _mm256_unpacklo_ps(x[i], x[i + 1]), b = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        vf c = _mm256_unpacklo_ps(x[i + 2], x[i + 3]), d = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+        y[i] = _mm256_shuffle_ps(a, c, 0x44);
+        y[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        y[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        y[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm256_permute2f128_ps(y[i], y[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2f128_ps(y[i], y[i + 4], 0x31);
+    }
+}
+
+INLINE vf simd_round_bf16(vf v) {
+    const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
+    __m256i bits = _mm256_castps_si256(v), odd = _mm256_set1_epi32(1);
+    odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), odd);
+    __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(1 << 22));
+    __m256i exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f800000));
+    __m256i sign = _mm256_and_si256(bits, _mm256_set1_epi32(INT32_MIN));
+    __m256i small = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    __m256i y = _mm256_and_si256(_mm256_blendv_epi8(up, quiet, nan), upper);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(y, sign, small));
 }
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "kern/cpu/inline.h"
 #include "kern/cpu/quantize_avx2.h"
+#include "kern/cpu/transpose_avx512.h"
 
 typedef __m512 vf;
 enum {
@@ -21,6 +22,7 @@ enum {
     PV_Q = 8, /* queries x vectors of a tile of weighted sums */
     PV_V = 2,
     PROBE_N = 16, /* registers of sums of a probe */
+    GEMM_M = 12,  /* rows of a tile of a product for training, a multiple of 3 */
 };
 
 INLINE vf vf_set1(float a) {
@@ -125,6 +127,33 @@ INLINE vf vf_load_twice(const float *p) {
 INLINE vf vf_negate_even(vf a) {
     return _mm512_castsi512_ps(
         _mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi64(0x80000000)));
+}
+
+/* x[i] lane j <-> x[j] lane i */
+INLINE void simd_transpose(vf x[VF]) {
+    __m512i y[VF];
+    UNROLL
+    for (int i = 0; i < VF; i++) {
+        y[i] = _mm512_castps_si512(x[i]);
+    }
+    transpose_16(y);
+    UNROLL
+    for (int i = 0; i < VF; i++) {
+        x[i] = _mm512_castsi512_ps(y[i]);
+    }
+}
+
+/* To BF16, to nearest even, subnormal numbers to zeros; a NaN stays one. */
+INLINE vf simd_round_bf16(vf v) {
+    __m512i bits = _mm512_castps_si512(v), odd = _mm512_set1_epi32(1);
+    odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), odd);
+    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(1 << 22));
+    __m512i sign = _mm512_and_si512(bits, _mm512_set1_epi32(INT32_MIN));
+    __m512i y = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
+    y = _mm512_and_si512(y, _mm512_set1_epi32((int)0xffff0000));
+    __mmask16 small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(y, small, sign));
 }
 
 #endif

@@ -11,7 +11,7 @@
 
 typedef float32x4_t vf;
 enum { VF = 4, TILE_R = 4, TILE_N = 4, TILE_N_SCALED = 2 };
-enum { QK_Q = 4, QK_J = 4, PV_Q = 4, PV_V = 4, PROBE_N = 16 };
+enum { QK_Q = 4, QK_J = 4, PV_Q = 4, PV_V = 4, PROBE_N = 16, GEMM_M = 12 };
 
 INLINE vf vf_set1(float a) {
     return vdupq_n_f32(a);
@@ -135,6 +135,14 @@ INLINE void simd_round_32(int8_t *q, int16_t *sum, const float *x, float scale) 
         vst1q_s8(q + 16 * k, all);
         sum[k] = vaddlvq_s8(all);
     }
+}
+
+INLINE void simd_transpose(vf x[VF]) {
+    float32x4x2_t a = vtrnq_f32(x[0], x[1]), b = vtrnq_f32(x[2], x[3]);
+    x[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    x[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    x[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    x[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
 }
 
 #endif
