@@ -40,6 +40,10 @@ static int open_regular(const char *path, struct stat *st, du_err *err, du_diag 
     return -1;
 }
 
+static int64_t changed_ns(const struct stat *st) {
+    return st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
 du_err du_map_open(du_map *out, const char *path, du_diag *diag) {
     struct stat st;
     du_err err = DU_OK;
@@ -47,8 +51,7 @@ du_err du_map_open(du_map *out, const char *path, du_diag *diag) {
     if (fd < 0) {
         return err;
     }
-    du_map map = {.len = (size_t)st.st_size,
-                  .changed_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+    du_map map = {.len = (size_t)st.st_size, .changed_ns = changed_ns(&st)};
     if (map.len > 0) {
         void *p = mmap(NULL, map.len, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {
@@ -68,6 +71,12 @@ void du_map_close(du_map *map) {
         munmap((void *)(uintptr_t)map->data, map->len);
     }
     *map = (du_map){0};
+}
+
+bool du_map_is_current(const du_map *map, const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && (size_t)st.st_size == map->len &&
+           changed_ns(&st) == map->changed_ns;
 }
 
 void du_map_unload(const du_map *map, const void *p, size_t n) {

@@ -22,6 +22,10 @@ DU_NODISCARD
 du_err du_map_open(du_map *out, const char *path, du_diag *diag);
 void du_map_close(du_map *map);
 
+/* Whether the file at path is as it was when it was mapped from there: reading what has been cut
+ * off since would end the process. */
+bool du_map_is_current(const du_map *map, const char *path);
+
 /* Bytes [p, p + n) will not be read again soon: whole pages of them that lie in the map leave the
  * process's memory, and come back when they are read. */
 void du_map_unload(const du_map *map, const void *p, size_t n);
