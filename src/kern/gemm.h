@@ -84,7 +84,8 @@ static inline size_t du_gemm_a_bytes(const du_gemm *g, int64_t n, int64_t n_k) {
            du_gemm_a_row_bytes(g->size, g->a_odd_rows, du_gemm_round_up(n_k, g->k_step));
 }
 
-/* Panels of n columns of B and n_k of k, panel after panel. */
+/* Panels of n columns of B and n_k of k, panel after panel. In a panel k comes in order: those from
+ * k0 on, a multiple of k_step, lie du_gemm_b_bytes(g, n_panel, k0) behind its beginning. */
 static inline size_t du_gemm_b_bytes(const du_gemm *g, int64_t n, int64_t n_k) {
     return (size_t)(du_gemm_round_up(n, g->n_panel) * du_gemm_round_up(n_k, g->k_step)) * g->size;
 }
