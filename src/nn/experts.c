@@ -1,12 +1,6 @@
 /* Experts, routed and shared.
  *
- * The T*K chosen (token, expert) pairs are the rows of the work. They are sorted by expert, keeping
- * the order of tokens, so that expert e owns the consecutive slots [first[e], first[e+1]):
- *
- *     slot      0  1  2 | 3 | 4  5 ...
- *     expert    0  0  0 | 2 | 7  7
- *     i_token   1  4  9 | 0 | 4  5          which row of x the slot reads
- *
+ * The T*K chosen (token, expert) pairs are the rows of the work, sorted by expert (nn/slots.h).
  * The shared experts, one feed-forward of the width FS, own T slots of their own, one per token.
  *
  *   1. gate and up products, gathered through i_token, and SwiGLU; tasks over (expert, rows of F)
@@ -22,6 +16,7 @@
 #include "nn/acts.h"
 #include "nn/linear.h"
 #include "nn/product.h"
+#include "nn/slots.h"
 
 /* The slots of one expert. Their rows of x are i_token[0 .. n_slots), NULL: the tokens in order. */
 typedef struct {
@@ -101,30 +96,19 @@ static void combine_token(void *arg, int64_t t, int64_t i_thread) {
     }
 }
 
-/* Sorts the pairs by expert; i_token [T*K], slot_of [T,K] and the groups are filled.
- * Returns the number of groups (experts with at least one token). */
-static int64_t sort_by_expert(group *groups, int32_t *i_token, int32_t *slot_of, int64_t *next,
-                              const int32_t *ids, int64_t n_expert, int64_t K, int64_t T) {
-    memset(next, 0, (size_t)n_expert * sizeof *next);
-    for (int64_t i = 0; i < T * K; i++) {
-        next[ids[i]]++;
-    }
-    int64_t n_groups = 0, slot = 0;
+/* The groups of the experts with at least one token; returns their number. */
+static int64_t make_groups(group *groups, const int64_t *first, const int32_t *i_token,
+                           int64_t n_expert) {
+    int64_t n = 0;
     for (int64_t e = 0; e < n_expert; e++) {
-        int64_t n = next[e];
-        next[e] = slot;
-        if (n > 0) {
-            groups[n_groups++] = (group){
-                .expert = (int32_t)e, .slot0 = slot, .n_slots = n, .i_token = i_token + slot};
+        if (first[e + 1] > first[e]) {
+            groups[n++] = (group){.expert = (int32_t)e,
+                                  .slot0 = first[e],
+                                  .n_slots = first[e + 1] - first[e],
+                                  .i_token = i_token + first[e]};
         }
-        slot += n;
     }
-    for (int64_t i = 0; i < T * K; i++) {
-        int64_t s = next[ids[i]]++;
-        i_token[s] = (int32_t)(i / K);
-        slot_of[i] = (int32_t)s;
-    }
-    return n_groups;
+    return n;
 }
 
 static du_err acquire_all(const du_expert_source *src, int64_t layer, group *groups,
@@ -294,13 +278,14 @@ du_err du_experts_fwd(du_ctx *ctx, float *y, const float *x, const int32_t *ids,
     hidden shared_h = {.n_slots = T, .F = shared ? shared->gate.rows : 0};
     int32_t *i_token = DU_SCRATCH(ctx, int32_t, T * K);
     int32_t *slot_of = DU_SCRATCH(ctx, int32_t, T * K);
-    int64_t *next = DU_SCRATCH(ctx, int64_t, n_expert);
+    int64_t *first = DU_SCRATCH(ctx, int64_t, n_expert + 1);
     group *groups = DU_SCRATCH(ctx, group, n_expert + 1);
-    du_err err = i_token && slot_of && next && groups ? DU_OK : DU_ENOMEM;
+    du_err err = i_token && slot_of && first && groups ? DU_OK : DU_ENOMEM;
     if (err != DU_OK) {
         goto done;
     }
-    int64_t n_acquired = 0, n = sort_by_expert(groups, i_token, slot_of, next, ids, n_expert, K, T);
+    du_slots_sort(first, i_token, slot_of, ids, n_expert, K, T);
+    int64_t n_acquired = 0, n = make_groups(groups, first, i_token, n_expert);
     experts_job job = {.groups = groups, .n_groups = n + (shared ? 1 : 0), .D = D};
     if (shared) {
         groups[n] = (group){.expert = -1, .n_slots = T, .w = *shared};

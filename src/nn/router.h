@@ -35,4 +35,28 @@ void du_router_fwd(du_ctx *ctx, int32_t *ids, float *weights, float *logits, con
 
 #define DU_MAX_EXPERTS 1024
 
+/* d(loss)/d(logits) of du_router_fwd, whose choice is held fixed, from dweights [T,K]:
+ *
+ *     normalised, S = sum of the chosen s, g = s / S:
+ *         ds_k = scale / S (dweight_k - sum_j g_j dweight_j)    otherwise ds_k = scale dweight_k
+ *     sigmoid: dz = ds s (1 - s)          softmax: dz_e = s_e (ds_e - sum_j ds_j s_j)
+ *
+ * balance: weight of each sequence's balance loss (DeepSeek-V3, arXiv 2412.19437, eqs. 17-20), T =
+ * n_seq * seq_len rows, sequence after sequence, which ds gets in addition:
+ *
+ *     loss = sum_e f_e P_e,  f_e = E / (K seq_len) times chosen,  P_e = mean over rows of q_e,
+ *     q = s / sum of s;  ds_e += balance / (seq_len sum of s) (f_e - sum_j f_j q_j)
+ *
+ * dlogits [T,E] f32 out; scores [T,E] and ids [T,K] as du_router_fwd left them
+ * losses  [n_seq] out: sum_e f_e P_e; NULL with balance 0 */
+typedef struct {
+    int64_t n_seq, seq_len;
+    double balance;
+    double *losses;
+} du_router_balance;
+
+void du_router_bwd(du_ctx *ctx, float *dlogits, const float *scores, const int32_t *ids,
+                   const float *dweights, const du_router *router,
+                   const du_router_balance *balance);
+
 #endif
