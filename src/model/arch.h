@@ -130,6 +130,17 @@ typedef struct {
     const float *rope_factors; /* [rope_dim/2] or NULL */
 } du_top_weights;
 
+/* What every architecture's layer struct begins with: norms and feed-forward. Absent matrices have
+ * no data. */
+typedef struct {
+    const float *attn_norm, *ffn_norm;             /* [D] */
+    du_mat ffn_gate, ffn_up, ffn_down;             /* dense layers: [F,D], [F,D], [D,F] */
+    du_mat router;                                 /* [E,D] */
+    const float *router_bias;                      /* [E] or NULL */
+    du_mat *expert_gate, *expert_up, *expert_down; /* [E] */
+    du_mat shared_gate, shared_up, shared_down;    /* width FX * shared */
+} du_block;
+
 /* The entries of an architecture's table that fill du_top_weights. */
 #define DU_TOP_WEIGHTS                                                                             \
     {.field = offsetof(du_top_weights, embed),                                                     \
@@ -197,6 +208,8 @@ typedef struct du_arch {
 
     /* Returns DU_OK, DU_ENOMEM (scratch), or an expert source's error. */
     du_err (*forward)(du_ctx *ctx, const du_model *model, const du_batch *batch);
+
+    const struct du_arch_train *train; /* its attention in training (model/grad_int.h) */
 } du_arch;
 
 /* NULL when unknown. */

@@ -16,61 +16,44 @@
  *
  * k_b holds K_h^T ([R, nope] per head), v_b holds V_h. Files that store K and V together
  * (attn_kv_b, kv_b_proj: per head nope rows, then v rows) get K_h^T made once at loading. */
-#include "model/model.h"
+#include "model/arch_deepseek2.h"
 #include "nn/basic.h"
 #include "nn/latent.h"
 #include "nn/linear.h"
 #include "nn/moe.h"
 #include "tensor/half.h"
 
-typedef struct {
-    const float *attn_norm, *ffn_norm;             /* [D] */
-    du_mat q;                                      /* [H*(nope+P), D]; or factored: */
-    du_mat q_a, q_b;                               /* [Rq, D], [H*(nope+P), Rq] */
-    const float *q_a_norm;                         /* [Rq] */
-    du_mat kv_a;                                   /* [R+P, D] */
-    const float *kv_a_norm;                        /* [R] */
-    du_mat kv_b;                                   /* [H*(nope+v), R] as stored, or absent */
-    du_mat *k_heads, *v_heads;                     /* [H] of K_h^T [R, nope], [H] of V_h [v, R] */
-    du_mat attn_out;                               /* [D, H*v] */
-    du_mat ffn_gate, ffn_up, ffn_down;             /* dense layers */
-    du_mat router;                                 /* [E, D] */
-    const float *router_bias;                      /* [E] or NULL */
-    du_mat *expert_gate, *expert_up, *expert_down; /* [E] */
-    du_mat shared_gate, shared_up, shared_down;    /* width FX * shared */
-} layer_weights;
-
 #define MAT(field_, role_, where_, rows_, cols_, gguf_, hf_, input_)                               \
     {                                                                                              \
-        .field = offsetof(layer_weights, field_), .kind = DU_WEIGHT_MAT, .in_layer = true,         \
+        .field = offsetof(du_deepseek2_layer, field_), .kind = DU_WEIGHT_MAT, .in_layer = true,    \
         .role = DU_ROLE_##role_, .where = DU_IN_##where_, .rows = DU_DIM_##rows_,                  \
         .cols = DU_DIM_##cols_, .gguf = "blk.%d." gguf_ ".weight",                                 \
         .hf = "model.layers.%d." hf_ ".weight", .input = input_                                    \
     }
 #define VEC(field_, where_, rows_, gguf_, hf_)                                                     \
     {                                                                                              \
-        .field = offsetof(layer_weights, field_), .kind = DU_WEIGHT_VEC, .in_layer = true,         \
+        .field = offsetof(du_deepseek2_layer, field_), .kind = DU_WEIGHT_VEC, .in_layer = true,    \
         .role = DU_ROLE_NORM, .where = DU_IN_##where_, .rows = DU_DIM_##rows_,                     \
         .gguf = "blk.%d." gguf_ ".weight", .hf = "model.layers.%d." hf_ ".weight"                  \
     }
 #define EXPERTS(field_, role_, rows_, cols_, gguf_, hf_, input_, ...)                              \
     {                                                                                              \
-        .field = offsetof(layer_weights, field_), .kind = DU_WEIGHT_EXPERTS, .in_layer = true,     \
-        .role = DU_ROLE_##role_, .where = DU_IN_MOE, .rows = DU_DIM_##rows_,                       \
+        .field = offsetof(du_deepseek2_layer, field_), .kind = DU_WEIGHT_EXPERTS,                  \
+        .in_layer = true, .role = DU_ROLE_##role_, .where = DU_IN_MOE, .rows = DU_DIM_##rows_,     \
         .cols = DU_DIM_##cols_, .gguf = "blk.%d." gguf_ ".weight",                                 \
         .hf = "model.layers.%d.mlp.experts.%d." hf_ ".weight", .input = input_, __VA_ARGS__        \
     }
 
 static const du_weight_def weights[] = {
     DU_TOP_WEIGHTS,
-    VEC(attn_norm, ALL, D, "attn_norm", "input_layernorm"),
+    VEC(block.attn_norm, ALL, D, "attn_norm", "input_layernorm"),
     MAT(q, ATTN_Q, Q_PLAIN, Q, D, "attn_q", "self_attn.q_proj", "attn_norm"),
     MAT(q_a, ATTN_Q, Q_LATENT, RQ, D, "attn_q_a", "self_attn.q_a_proj", "attn_norm"),
     VEC(q_a_norm, Q_LATENT, RQ, "attn_q_a_norm", "self_attn.q_a_layernorm"),
     MAT(q_b, ATTN_Q, Q_LATENT, Q, RQ, "attn_q_b", "self_attn.q_b_proj", "q_latent"),
     MAT(kv_a, ATTN_KV, ALL, RKVP, D, "attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa", "attn_norm"),
     VEC(kv_a_norm, ALL, RKV, "attn_kv_a_norm", "self_attn.kv_a_layernorm"),
-    {.field = offsetof(layer_weights, kv_b),
+    {.field = offsetof(du_deepseek2_layer, kv_b),
      .kind = DU_WEIGHT_MAT,
      .in_layer = true,
      .optional = true,
@@ -80,7 +63,7 @@ static const du_weight_def weights[] = {
      .cols = DU_DIM_RKV,
      .gguf = "blk.%d.attn_kv_b.weight",
      .hf = "model.layers.%d.self_attn.kv_b_proj.weight"},
-    {.field = offsetof(layer_weights, k_heads),
+    {.field = offsetof(du_deepseek2_layer, k_heads),
      .kind = DU_WEIGHT_HEADS,
      .in_layer = true,
      .optional = true,
@@ -89,7 +72,7 @@ static const du_weight_def weights[] = {
      .cols = DU_DIM_NOPE,
      .gguf = "blk.%d.attn_k_b.weight",
      .input = "q"},
-    {.field = offsetof(layer_weights, v_heads),
+    {.field = offsetof(du_deepseek2_layer, v_heads),
      .kind = DU_WEIGHT_HEADS,
      .in_layer = true,
      .optional = true,
@@ -99,12 +82,12 @@ static const du_weight_def weights[] = {
      .gguf = "blk.%d.attn_v_b.weight",
      .input = "attn_latent"},
     MAT(attn_out, ATTN_OUT, ALL, D, O, "attn_output", "self_attn.o_proj", "attn_heads"),
-    VEC(ffn_norm, ALL, D, "ffn_norm", "post_attention_layernorm"),
-    MAT(ffn_gate, FFN_GATE, DENSE, F, D, "ffn_gate", "mlp.gate_proj", "ffn_norm"),
-    MAT(ffn_up, FFN_UP, DENSE, F, D, "ffn_up", "mlp.up_proj", "ffn_norm"),
-    MAT(ffn_down, FFN_DOWN, DENSE, D, F, "ffn_down", "mlp.down_proj", "ffn_hidden"),
-    MAT(router, ROUTER, MOE, E, D, "ffn_gate_inp", "mlp.gate", "ffn_norm"),
-    {.field = offsetof(layer_weights, router_bias),
+    VEC(block.ffn_norm, ALL, D, "ffn_norm", "post_attention_layernorm"),
+    MAT(block.ffn_gate, FFN_GATE, DENSE, F, D, "ffn_gate", "mlp.gate_proj", "ffn_norm"),
+    MAT(block.ffn_up, FFN_UP, DENSE, F, D, "ffn_up", "mlp.up_proj", "ffn_norm"),
+    MAT(block.ffn_down, FFN_DOWN, DENSE, D, F, "ffn_down", "mlp.down_proj", "ffn_hidden"),
+    MAT(block.router, ROUTER, MOE, E, D, "ffn_gate_inp", "mlp.gate", "ffn_norm"),
+    {.field = offsetof(du_deepseek2_layer, block.router_bias),
      .kind = DU_WEIGHT_VEC,
      .in_layer = true,
      .optional = true,
@@ -114,17 +97,17 @@ static const du_weight_def weights[] = {
      .rows = DU_DIM_E,
      .gguf = "blk.%d.exp_probs_b.bias",
      .hf = "model.layers.%d.mlp.gate.e_score_correction_bias"},
-    EXPERTS(expert_gate, EXPERT_GATE, FX, D, "ffn_gate_exps", "gate_proj", "expert_in",
+    EXPERTS(block.expert_gate, EXPERT_GATE, FX, D, "ffn_gate_exps", "gate_proj", "expert_in",
             .gguf_fused = "blk.%d.ffn_gate_up_exps.weight"),
-    EXPERTS(expert_up, EXPERT_UP, FX, D, "ffn_up_exps", "up_proj", "expert_in",
+    EXPERTS(block.expert_up, EXPERT_UP, FX, D, "ffn_up_exps", "up_proj", "expert_in",
             .gguf_fused = "blk.%d.ffn_gate_up_exps.weight"),
-    EXPERTS(expert_down, EXPERT_DOWN, D, FX, "ffn_down_exps", "down_proj", "expert_hidden",
+    EXPERTS(block.expert_down, EXPERT_DOWN, D, FX, "ffn_down_exps", "down_proj", "expert_hidden",
             .gguf_fused = NULL),
-    MAT(shared_gate, SHARED_GATE, MOE_SHARED, FS, D, "ffn_gate_shexp",
+    MAT(block.shared_gate, SHARED_GATE, MOE_SHARED, FS, D, "ffn_gate_shexp",
         "mlp.shared_experts.gate_proj", "ffn_norm"),
-    MAT(shared_up, SHARED_UP, MOE_SHARED, FS, D, "ffn_up_shexp", "mlp.shared_experts.up_proj",
+    MAT(block.shared_up, SHARED_UP, MOE_SHARED, FS, D, "ffn_up_shexp", "mlp.shared_experts.up_proj",
         "ffn_norm"),
-    MAT(shared_down, SHARED_DOWN, MOE_SHARED, D, FS, "ffn_down_shexp",
+    MAT(block.shared_down, SHARED_DOWN, MOE_SHARED, D, FS, "ffn_down_shexp",
         "mlp.shared_experts.down_proj", "shared_hidden"),
 };
 
@@ -180,7 +163,7 @@ static du_err transpose_head(du_model *model, const du_mat *k, float *row, du_ma
 
 static du_err finish_layer(du_model *model, int64_t i, float *row, du_diag *diag) {
     const du_hparams *hp = &model->hp;
-    layer_weights *w = du_model_layer(model, i);
+    du_deepseek2_layer *w = du_model_layer(model, i);
     int64_t H = hp->n_head, nope = du_hparams_nope(hp);
     if (w->k_heads && w->v_heads) {
         return DU_OK;
@@ -218,8 +201,8 @@ static du_err finish(du_model *model, du_diag *diag) {
 /* kv_b from its two halves: per head the nope rows of K_h, then the v rows of V_h. */
 static du_err compose(const du_model *model, const du_weight_def *def, int64_t layer, float *out) {
     const du_hparams *hp = &model->hp;
-    const layer_weights *w = du_model_layer(model, layer);
-    DU_CHECK(def->field == offsetof(layer_weights, kv_b));
+    const du_deepseek2_layer *w = du_model_layer(model, layer);
+    DU_CHECK(def->field == offsetof(du_deepseek2_layer, kv_b));
     int64_t nope = du_hparams_nope(hp), R = hp->kv_rank;
     float *row = du_alloc_array((size_t)nope, sizeof *row);
     if (!row) {
@@ -274,8 +257,8 @@ static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers
 }
 
 /* q [T,H,nope+P] and the latent rows kv [T,R+P], both before rotation. */
-static du_err project(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
-                      const buffers *b, int64_t T) {
+static du_err project(du_ctx *ctx, const du_model *model, const du_deepseek2_layer *w,
+                      int64_t i_layer, const buffers *b, int64_t T) {
     const du_hparams *hp = &model->hp;
     int64_t D = hp->d_model, Q = hp->n_head * hp->k_dim, Rq = hp->q_rank;
     int64_t row = hp->kv_rank + hp->rope_dim;
@@ -293,8 +276,8 @@ static du_err project(du_ctx *ctx, const du_model *model, const layer_weights *w
 }
 
 /* y = attention(norm) */
-static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
-                        const du_batch *batch, const buffers *b) {
+static du_err attention(du_ctx *ctx, const du_model *model, const du_deepseek2_layer *w,
+                        int64_t i_layer, const du_batch *batch, const buffers *b) {
     const du_hparams *hp = &model->hp;
     int64_t T = batch->T, H = hp->n_head, R = hp->kv_rank, P = hp->rope_dim, Q = H * hp->k_dim;
     int64_t nope = du_hparams_nope(hp), row = R + P;
@@ -321,12 +304,13 @@ static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights 
 }
 
 /* y = routed experts(norm) + shared experts(norm) */
-static du_err experts(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
-                      const buffers *b, int64_t T) {
+static du_err experts(du_ctx *ctx, const du_model *model, const du_deepseek2_layer *w,
+                      int64_t i_layer, const buffers *b, int64_t T) {
     const du_hparams *hp = &model->hp;
-    const du_expert shared = {w->shared_gate, w->shared_up, w->shared_down};
-    return du_moe_fwd(ctx, b->y, b->norm, &w->router, w->router_bias, &hp->router, &model->experts,
-                      hp->n_shared_expert > 0 ? &shared : NULL, i_layer, T, hp->d_ff_expert);
+    const du_expert shared = {w->block.shared_gate, w->block.shared_up, w->block.shared_down};
+    return du_moe_fwd(ctx, b->y, b->norm, &w->block.router, w->block.router_bias, &hp->router,
+                      &model->experts, hp->n_shared_expert > 0 ? &shared : NULL, i_layer, T,
+                      hp->d_ff_expert);
 }
 
 static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch) {
@@ -341,19 +325,19 @@ static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch)
                   hp->rope_dim / 2);
     du_model_embed(ctx, model, batch, b.x);
     for (int64_t i = 0; i < hp->n_layer; i++) {
-        const layer_weights *w = du_model_layer(model, i);
-        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->attn_norm, T, D, hp->eps);
+        const du_deepseek2_layer *w = du_model_layer(model, i);
+        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->block.attn_norm, T, D, hp->eps);
         du_tap(ctx, "attn_norm", i, b.norm, T, D);
         err = attention(ctx, model, w, i, batch, &b);
         if (err != DU_OK) {
             return err;
         }
         du_add_fwd(ctx, b.x, b.y, T, D);
-        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->ffn_norm, T, D, hp->eps);
+        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->block.ffn_norm, T, D, hp->eps);
         du_tap(ctx, "ffn_norm", i, b.norm, T, D);
         if (i < hp->n_dense_layer) {
-            err = du_ffn_fwd(ctx, b.y, b.norm, &w->ffn_gate, &w->ffn_up, &w->ffn_down, "ffn_hidden",
-                             i, T);
+            err = du_ffn_fwd(ctx, b.y, b.norm, &w->block.ffn_gate, &w->block.ffn_up,
+                             &w->block.ffn_down, "ffn_hidden", i, T);
         } else {
             err = experts(ctx, model, w, i, &b, T);
         }
@@ -378,11 +362,12 @@ const du_arch du_arch_deepseek2 = {
     .hf_classes = hf_classes,
     .weights = weights,
     .n_weights = sizeof weights / sizeof *weights,
-    .layer_bytes = sizeof(layer_weights),
+    .layer_bytes = sizeof(du_deepseek2_layer),
     .read_gguf = read_gguf,
     .read_hf = read_hf,
     .finish = finish,
     .compose = compose,
     .kv_layout = kv_layout,
     .forward = forward,
+    .train = &du_deepseek2_train,
 };

@@ -11,38 +11,27 @@
  *
  * Rows of q and k: Hugging Face rotates halves (i, i + n/2). GGUF files of `llama` alone store them
  * interleaved, for pairs (2i, 2i+1). */
-#include "model/model.h"
+#include "model/arch_llama.h"
 #include "nn/basic.h"
 #include "nn/linear.h"
 #include "nn/moe.h"
 
-typedef struct {
-    const float *attn_norm, *ffn_norm;             /* [D] */
-    du_mat q, k, v;                                /* [H*Dh, D], [G*Dh, D], [G*Dh, D] */
-    const float *q_bias, *k_bias, *v_bias;         /* or NULL */
-    const float *q_norm, *k_norm;                  /* [Dh] or NULL */
-    du_mat attn_out;                               /* [D, H*Dh] */
-    du_mat ffn_gate, ffn_up, ffn_down;             /* [F, D], [F, D], [D, F] */
-    du_mat router;                                 /* [E, D] */
-    du_mat *expert_gate, *expert_up, *expert_down; /* [E] */
-} layer_weights;
-
 #define MAT(field_, role_, where_, rows_, cols_, gguf_, hf_, input_, ...)                          \
     {                                                                                              \
-        .field = offsetof(layer_weights, field_), .kind = DU_WEIGHT_MAT, .in_layer = true,         \
+        .field = offsetof(du_llama_layer, field_), .kind = DU_WEIGHT_MAT, .in_layer = true,        \
         .role = DU_ROLE_##role_, .where = DU_IN_##where_, .rows = DU_DIM_##rows_,                  \
         .cols = DU_DIM_##cols_, .gguf = "blk.%d." gguf_ ".weight",                                 \
         .hf = "model.layers.%d." hf_ ".weight", .input = input_, __VA_ARGS__                       \
     }
 #define VEC(field_, role_, rows_, gguf_, hf_)                                                      \
     {                                                                                              \
-        .field = offsetof(layer_weights, field_), .kind = DU_WEIGHT_VEC, .in_layer = true,         \
+        .field = offsetof(du_llama_layer, field_), .kind = DU_WEIGHT_VEC, .in_layer = true,        \
         .role = DU_ROLE_##role_, .rows = DU_DIM_##rows_, .gguf = "blk.%d." gguf_,                  \
         .hf = "model.layers.%d." hf_                                                               \
     }
 #define EXPERTS(field_, role_, rows_, cols_, gguf_, hf_, input_, ...)                              \
     {                                                                                              \
-        .field = offsetof(layer_weights, field_), .kind = DU_WEIGHT_EXPERTS, .in_layer = true,     \
+        .field = offsetof(du_llama_layer, field_), .kind = DU_WEIGHT_EXPERTS, .in_layer = true,    \
         .role = DU_ROLE_##role_, .where = DU_IN_MOE, .rows = DU_DIM_##rows_,                       \
         .cols = DU_DIM_##cols_, .gguf = "blk.%d." gguf_ ".weight",                                 \
         .hf = "model.layers.%d.mlp.experts.%d." hf_ ".weight", .input = input_, __VA_ARGS__        \
@@ -52,7 +41,7 @@ typedef struct {
 #define EXPERTS_FUSED .gguf_fused = "blk.%d.ffn_gate_up_exps.weight"
 
 #define ATTENTION(q_order, k_order)                                                                \
-    DU_TOP_WEIGHTS, VEC(attn_norm, NORM, D, "attn_norm.weight", "input_layernorm.weight"),         \
+    DU_TOP_WEIGHTS, VEC(block.attn_norm, NORM, D, "attn_norm.weight", "input_layernorm.weight"),   \
         MAT(q, ATTN_Q, ALL, Q, D, "attn_q", "self_attn.q_proj", "attn_norm", .order = q_order,     \
             QKV_FUSED),                                                                            \
         MAT(k, ATTN_K, ALL, K, D, "attn_k", "self_attn.k_proj", "attn_norm", .order = k_order,     \
@@ -60,7 +49,7 @@ typedef struct {
         MAT(v, ATTN_V, ALL, KV, D, "attn_v", "self_attn.v_proj", "attn_norm", QKV_FUSED),          \
         MAT(attn_out, ATTN_OUT, ALL, D, O, "attn_output", "self_attn.o_proj", "attn_heads",        \
             .optional = false),                                                                    \
-        VEC(ffn_norm, NORM, D, "ffn_norm.weight", "post_attention_layernorm.weight")
+        VEC(block.ffn_norm, NORM, D, "ffn_norm.weight", "post_attention_layernorm.weight")
 #define BIASES                                                                                     \
     VEC(q_bias, BIAS, Q, "attn_q.bias", "self_attn.q_proj.bias"),                                  \
         VEC(k_bias, BIAS, K, "attn_k.bias", "self_attn.k_proj.bias"),                              \
@@ -69,10 +58,11 @@ typedef struct {
     VEC(q_norm, NORM, DH, "attn_q_norm.weight", "self_attn.q_norm.weight"),                        \
         VEC(k_norm, NORM, DH, "attn_k_norm.weight", "self_attn.k_norm.weight")
 #define DENSE_FFN                                                                                  \
-    MAT(ffn_gate, FFN_GATE, DENSE, F, D, "ffn_gate", "mlp.gate_proj", "ffn_norm",                  \
+    MAT(block.ffn_gate, FFN_GATE, DENSE, F, D, "ffn_gate", "mlp.gate_proj", "ffn_norm",            \
         .optional = false),                                                                        \
-        MAT(ffn_up, FFN_UP, DENSE, F, D, "ffn_up", "mlp.up_proj", "ffn_norm", .optional = false),  \
-        MAT(ffn_down, FFN_DOWN, DENSE, D, F, "ffn_down", "mlp.down_proj", "ffn_hidden",            \
+        MAT(block.ffn_up, FFN_UP, DENSE, F, D, "ffn_up", "mlp.up_proj", "ffn_norm",                \
+            .optional = false),                                                                    \
+        MAT(block.ffn_down, FFN_DOWN, DENSE, D, F, "ffn_down", "mlp.down_proj", "ffn_hidden",      \
             .optional = false)
 
 static const du_weight_def llama_weights[] = {ATTENTION(DU_ROWS_ROPE_Q, DU_ROWS_ROPE_K), DENSE_FFN};
@@ -83,11 +73,12 @@ static const du_weight_def qwen3_weights[] = {ATTENTION(DU_ROWS_SAME, DU_ROWS_SA
 static const du_weight_def qwen3moe_weights[] = {
     ATTENTION(DU_ROWS_SAME, DU_ROWS_SAME),
     HEAD_NORMS,
-    MAT(router, ROUTER, MOE, E, D, "ffn_gate_inp", "mlp.gate", "ffn_norm", .optional = false),
-    EXPERTS(expert_gate, EXPERT_GATE, FX, D, "ffn_gate_exps", "gate_proj", "expert_in",
+    MAT(block.router, ROUTER, MOE, E, D, "ffn_gate_inp", "mlp.gate", "ffn_norm", .optional = false),
+    EXPERTS(block.expert_gate, EXPERT_GATE, FX, D, "ffn_gate_exps", "gate_proj", "expert_in",
             EXPERTS_FUSED),
-    EXPERTS(expert_up, EXPERT_UP, FX, D, "ffn_up_exps", "up_proj", "expert_in", EXPERTS_FUSED),
-    EXPERTS(expert_down, EXPERT_DOWN, D, FX, "ffn_down_exps", "down_proj", "expert_hidden",
+    EXPERTS(block.expert_up, EXPERT_UP, FX, D, "ffn_up_exps", "up_proj", "expert_in",
+            EXPERTS_FUSED),
+    EXPERTS(block.expert_down, EXPERT_DOWN, D, FX, "ffn_down_exps", "down_proj", "expert_hidden",
             .optional = false),
 };
 
@@ -157,8 +148,8 @@ static du_err take_buffers(du_ctx *ctx, const du_hparams *hp, int64_t T, buffers
 }
 
 /* y = W_o attention(norm) */
-static du_err attention(du_ctx *ctx, const du_model *model, const layer_weights *w, int64_t i_layer,
-                        const du_batch *batch, const buffers *b) {
+static du_err attention(du_ctx *ctx, const du_model *model, const du_llama_layer *w,
+                        int64_t i_layer, const du_batch *batch, const buffers *b) {
     const du_hparams *hp = &model->hp;
     int64_t T = batch->T, D = hp->d_model, H = hp->n_head, G = hp->n_head_kv, Dh = hp->k_dim;
     int64_t n_pair = hp->rope_dim / 2;
@@ -200,20 +191,21 @@ static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch)
                   hp->rope_dim / 2);
     du_model_embed(ctx, model, batch, b.x);
     for (int64_t i = 0; i < hp->n_layer; i++) {
-        const layer_weights *w = du_model_layer(model, i);
-        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->attn_norm, T, D, hp->eps);
+        const du_llama_layer *w = du_model_layer(model, i);
+        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->block.attn_norm, T, D, hp->eps);
         du_tap(ctx, "attn_norm", i, b.norm, T, D);
         err = attention(ctx, model, w, i, batch, &b);
         if (err != DU_OK) {
             return err;
         }
         du_add_fwd(ctx, b.x, b.y, T, D);
-        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->ffn_norm, T, D, hp->eps);
+        du_rmsnorm_fwd(ctx, b.norm, D, b.x, D, w->block.ffn_norm, T, D, hp->eps);
         du_tap(ctx, "ffn_norm", i, b.norm, T, D);
-        err = i < hp->n_dense_layer ? du_ffn_fwd(ctx, b.y, b.norm, &w->ffn_gate, &w->ffn_up,
-                                                 &w->ffn_down, "ffn_hidden", i, T)
-                                    : du_moe_fwd(ctx, b.y, b.norm, &w->router, NULL, &hp->router,
-                                                 &model->experts, NULL, i, T, hp->d_ff_expert);
+        err = i < hp->n_dense_layer
+                  ? du_ffn_fwd(ctx, b.y, b.norm, &w->block.ffn_gate, &w->block.ffn_up,
+                               &w->block.ffn_down, "ffn_hidden", i, T)
+                  : du_moe_fwd(ctx, b.y, b.norm, &w->block.router, NULL, &hp->router,
+                               &model->experts, NULL, i, T, hp->d_ff_expert);
         if (err != DU_OK) {
             return err;
         }
@@ -232,11 +224,12 @@ static du_err forward(du_ctx *ctx, const du_model *model, const du_batch *batch)
                             .hf_classes = symbol##_classes,                                        \
                             .weights = table,                                                      \
                             .n_weights = sizeof table / sizeof *table,                             \
-                            .layer_bytes = sizeof(layer_weights),                                  \
+                            .layer_bytes = sizeof(du_llama_layer),                                 \
                             .read_gguf = reader,                                                   \
                             .read_hf = read_hf,                                                    \
                             .kv_layout = kv_layout,                                                \
-                            .forward = forward}
+                            .forward = forward,                                                    \
+                            .train = &du_llama_train}
 
 ARCH(du_arch_llama, "llama", "llama", "LlamaForCausalLM", llama_weights, llama_read_gguf);
 ARCH(du_arch_qwen2, "qwen2", "qwen2", "Qwen2ForCausalLM", qwen2_weights, qwen2_read_gguf);

@@ -64,8 +64,4 @@ const int64_t *du_grad_counts(const du_grad *grad);
 /* The balance loss of the step's sequences, times seq_balance, meaned over them. */
 double du_grad_balance(const du_grad *grad);
 
-/* Bytes that du_grad_new and a call with so many rows take. */
-int64_t du_grad_bytes(const du_params *params, const du_grad_params *how, int64_t n_seq,
-                      int64_t seq_len);
-
 #endif
