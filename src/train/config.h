@@ -14,7 +14,8 @@
 
 typedef enum { DU_TRAIN_F32, DU_TRAIN_BF16 } du_train_dtype;
 typedef enum { DU_ORDER_SEQUENTIAL, DU_ORDER_SHUFFLED } du_train_order;
-typedef enum { DU_OPTIM_ADAMW, DU_OPTIM_SGD } du_optim_name;
+typedef enum { DU_OPTIM_ADAMW, DU_OPTIM_SGD, DU_OPTIM_MUON } du_optim_name;
+typedef enum { DU_MUON_MOONLIGHT, DU_MUON_ORIGINAL } du_muon_scale;
 typedef enum { DU_DECAY_ALL, DU_DECAY_MATRICES } du_decay;
 typedef enum {
     DU_SCHEDULE_CONSTANT,
@@ -37,7 +38,7 @@ typedef struct {
         int order;
     } data;
     struct {
-        int name, decay;
+        int name, decay, muon_scale;
         double lr, beta1, beta2, eps, weight_decay, clip, momentum;
     } optim;
     struct {

@@ -65,7 +65,9 @@ const du_train_key du_train_keys[] = {
            "tokens or shards, as those of the training data, for the validation loss"),
     X_WORD(data.order, "data.order", "sequential|shuffled", true,
            "in which order sequences are read"),
-    X_WORD(optim.name, "optim.name", "adamw|sgd", true, "the optimizer"),
+    X_WORD(
+        optim.name, "optim.name", "adamw|sgd|muon", true,
+        "the optimizer; muon: of all matrices but the embedding and the output, adamw of the rest"),
     X_REAL(optim.lr, "optim.lr", 3e-4, 0, 1e3, "", true, "highest learning rate"),
     X_REAL(optim.beta1, "optim.beta1", 0.9, 0, 0.999999, "", true, "decay of the first moment"),
     X_REAL(optim.beta2, "optim.beta2", 0.95, 0, 0.999999999, "", true,
@@ -77,7 +79,11 @@ const du_train_key du_train_keys[] = {
            "what decays: all weights, or matrices and not norms and biases"),
     X_REAL(optim.clip, "optim.clip", 1, 0, 1e9, "", true,
            "longest gradient (2-norm of all); 0: as it is"),
-    X_REAL(optim.momentum, "optim.momentum", 0.95, 0, 0.999999, "", true, "momentum of sgd"),
+    X_REAL(optim.momentum, "optim.momentum", 0.95, 0, 0.999999, "", true,
+           "momentum of sgd and muon"),
+    X_WORD(optim.muon_scale, "optim.muon_scale", "moonlight|original", true,
+           "how long muon's steps are: 0.2 sqrt(longer side), for adamw's learning rates; "
+           "sqrt(rows / columns)"),
     X_WORD(
         schedule.name, "schedule.name", "constant|linear|cosine|wsd|deepseek_v3", true,
         "learning rate after the warm-up: constant; to schedule.final by a line or half a cosine; "

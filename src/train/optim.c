@@ -3,7 +3,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 1 << 14 }; /* values of a task */
+#include "train/muon.h"
+
+enum {
+    CHUNK = 1 << 14,       /* values of a task */
+    MUON_VALUES = 1 << 23, /* of matrices that are made orthogonal side by side, about */
+    MUON_MATRICES = 256
+};
 
 static float *take(const du_params *params, bool wanted, bool *failed) {
     size_t n_bytes = (size_t)params->n_values * sizeof(float);
@@ -98,6 +104,11 @@ static bool decays(const du_train_config *config, const du_param *t) {
     return config->optim.decay == DU_DECAY_ALL || t->def->kind != DU_WEIGHT_VEC;
 }
 
+static bool is_muon(const du_train_config *config, const du_param *t) {
+    return config->optim.name == DU_OPTIM_MUON && t->def->kind != DU_WEIGHT_VEC &&
+           t->def->role != DU_ROLE_EMBED && t->def->role != DU_ROLE_OUTPUT;
+}
+
 /* n values from i on, all of tensor t */
 static void step_part(const step_job *job, const du_param *t, int64_t i, int64_t n) {
     du_optim *o = job->optim;
@@ -112,7 +123,7 @@ static void step_part(const step_job *job, const du_param *t, int64_t i, int64_t
         } else {
             job->kern->axpy(w, -job->lr * job->clip, job->grads + i, n);
         }
-    } else {
+    } else if (!is_muon(config, t)) {
         du_adamw step = job->adamw;
         step.keep = keep;
         job->kern->adamw(w, o->m + i, o->v + i, job->grads + i, n, &step);
@@ -154,8 +165,37 @@ static void step_task(void *arg, int64_t i_task, int64_t i_thread) {
     }
 }
 
-void du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,
-                   double clip) {
+/* The steps of Muon's matrices, as many side by side as there is room for. */
+static du_err muon_steps(du_ctx *ctx, const step_job *job) {
+    const du_train_config *config = job->optim->config;
+    const du_params *params = job->optim->params;
+    du_gemm_kind kind = config->dtype == DU_TRAIN_BF16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
+    du_muon how = {kind,
+                   job->lr,
+                   job->clip,
+                   (float)config->optim.weight_decay,
+                   (float)config->optim.momentum,
+                   config->optim.muon_scale == DU_MUON_MOONLIGHT};
+    du_muon_matrix some[MUON_MATRICES];
+    int64_t n = 0, n_values = 0;
+    du_err err = DU_OK;
+    for (int64_t i = 0; i < params->n && err == DU_OK; i++) {
+        const du_param *t = &params->at[i];
+        if (is_muon(config, t)) {
+            some[n++] = (du_muon_matrix){params->values + t->offset, job->optim->m + t->offset,
+                                         job->grads + t->offset, t->rows, t->cols};
+            n_values += t->rows * t->cols;
+        }
+        if (n == MUON_MATRICES || n_values >= MUON_VALUES || i + 1 == params->n) {
+            err = du_muon_step(ctx, &how, some, n);
+            n = n_values = 0;
+        }
+    }
+    return err;
+}
+
+du_err du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,
+                     double clip) {
     const du_train_config *config = optim->config;
     double beta1 = config->optim.beta1, beta2 = config->optim.beta2;
     step_job job = {.kern = ctx->kern, .optim = optim, .grads = grads};
@@ -168,5 +208,7 @@ void du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, 
                            .clip = (float)clip,
                            .rate = (float)(lr / (1 - pow(beta1, (double)t))),
                            .root = (float)(1 / sqrt(1 - pow(beta2, (double)t)))};
-    du_pool_run(ctx->pool, step_task, &job, n_chunks(optim->params));
+    du_err err = config->optim.name == DU_OPTIM_MUON ? muon_steps(ctx, &job) : DU_OK;
+    du_pool_run(ctx->pool, step_task, &job, err ? 0 : n_chunks(optim->params));
+    return err;
 }

@@ -13,7 +13,7 @@ typedef struct {
     const du_params *params;
     /* [params->n_values] each, NULL where the optimizer has none */
     float *m;    /* first moment, or momentum */
-    float *v;    /* second moment */
+    float *v;    /* second moment; muon's matrices leave their pages untouched */
     float *mean; /* running mean of the weights, with ema.decay > 0 */
 } du_optim;
 
@@ -36,9 +36,12 @@ du_err du_optim_norm(du_ctx *ctx, const du_params *params, const float *grads, d
  *                                                       (Loshchilov & Hutter 2019, algorithm 2)
  *     sgd    m = momentum m + g, w = (1 - lr decay) w - lr m
  *
+ *     muon   matrices but the embedding and the output matrix as muon.h says, all else adamw
+ *
  * decay is optim.weight_decay, 0 for vectors when optim.decay = matrices. Then mean = ema.decay
- * mean + (1 - ema.decay) w. */
-void du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,
-                   double clip);
+ * mean + (1 - ema.decay) w. Returns DU_OK, DU_ENOMEM (scratch). */
+DU_NODISCARD
+du_err du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,
+                     double clip);
 
 #endif

@@ -58,6 +58,75 @@ static void fill_grads(du_rng *rng) {
     }
 }
 
+enum { MATRIX_MAX = 4096 };
+
+/* y [n,c] = x [n,k] z [k,c] */
+static void multiply(double *y, const double *x, const double *z, int64_t n, int64_t k, int64_t c) {
+    for (int64_t i = 0; i < n * c; i++) {
+        y[i] = 0;
+        for (int64_t j = 0; j < k; j++) {
+            y[i] += x[i / c * k + j] * z[j * c + i % c];
+        }
+    }
+}
+
+static void transpose(double *y, const double *x, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; i < rows * cols; i++) {
+        y[i % cols * rows + i / cols] = x[i];
+    }
+}
+
+/* u [rows,cols] made orthogonal, always from the left: for more rows than columns that is another
+ * way to the same numbers than the transpose. */
+static void orthogonalise(double *u, int64_t rows, int64_t cols) {
+    int64_t n = rows * cols;
+    double squares = 0, x[MATRIX_MAX], t[MATRIX_MAX], a[MATRIX_MAX], a2[MATRIX_MAX];
+    assert_true(n <= MATRIX_MAX && rows * rows <= MATRIX_MAX);
+    for (int64_t i = 0; i < n; i++) {
+        squares += u[i] * u[i];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        u[i] /= fmax(sqrt(squares), 1e-7);
+    }
+    for (int64_t step = 0; step < 5; step++) {
+        transpose(t, u, rows, cols);
+        multiply(a, u, t, rows, cols, rows);
+        multiply(a2, a, a, rows, rows, rows);
+        for (int64_t i = 0; i < rows * rows; i++) {
+            a2[i] = -4.7750 * a[i] + 2.0315 * a2[i];
+        }
+        multiply(x, a2, u, rows, rows, cols);
+        for (int64_t i = 0; i < n; i++) {
+            u[i] = 3.4445 * u[i] + x[i];
+        }
+    }
+}
+
+static bool is_muon(const du_param *t) {
+    return config.optim.name == DU_OPTIM_MUON && t->rows > 1 && !strstr(t->name, "embed_tokens") &&
+           !strstr(t->name, "lm_head");
+}
+
+static void exact_muon(const du_param *t, double lr, double clip) {
+    double mu = config.optim.momentum, rows = (double)t->rows, cols = (double)t->cols;
+    double u[MATRIX_MAX];
+    assert_true(t->rows * t->cols <= MATRIX_MAX);
+    for (int64_t k = 0; k < t->rows * t->cols; k++) {
+        int64_t i = t->offset + k;
+        double g = clip * (double)grads[i];
+        m[i] = mu * m[i] + (1 - mu) * g;
+        u[k] = (1 - mu) * g + mu * m[i];
+    }
+    orthogonalise(u, t->rows, t->cols);
+    double scale = config.optim.muon_scale == DU_MUON_MOONLIGHT ? 0.2 * sqrt(fmax(rows, cols))
+                                                                : sqrt(fmax(1, rows / cols));
+    for (int64_t k = 0; k < t->rows * t->cols; k++) {
+        int64_t i = t->offset + k;
+        w[i] = (1 - lr * config.optim.weight_decay) * w[i] - lr * scale * u[k];
+        mean[i] = config.ema.decay * mean[i] + (1 - config.ema.decay) * w[i];
+    }
+}
+
 /* One step in double, over the tensors in order. */
 static void exact_step(int64_t t_step, double lr, double clip) {
     double b1 = config.optim.beta1, b2 = config.optim.beta2, mu = config.optim.momentum;
@@ -66,6 +135,10 @@ static void exact_step(int64_t t_step, double lr, double clip) {
         bool bias = strstr(t->name, "e_score_correction_bias") != NULL;
         bool masked = config.optim.decay == DU_DECAY_MATRICES && t->rows == 1;
         double keep = 1 - (masked ? 0 : lr * config.optim.weight_decay);
+        if (is_muon(t)) {
+            exact_muon(t, lr, clip);
+            continue;
+        }
         for (int64_t i = t->offset; !bias && i < t->offset + t->rows * t->cols; i++) {
             double g = clip * (double)grads[i];
             if (config.optim.name == DU_OPTIM_SGD) {
@@ -100,7 +173,7 @@ static void run(int64_t n_threads, bool check, float *out) {
             sum += (double)grads[i] * (double)grads[i];
         }
         assert_true(fabs(norm / sqrt(sum) - 1) < 1e-6);
-        du_optim_step(&ctx, &optim, grads, t, 1e-2, 0.5);
+        assert_ok(du_optim_step(&ctx, &optim, grads, t, 1e-2, 0.5), &diag);
         if (check) {
             exact_step(t, 1e-2, 0.5);
         }
@@ -156,6 +229,20 @@ static void test_sgd_plain(void **state) {
     check_threads();
 }
 
+static void test_muon(void **state) {
+    (void)state;
+    set("optim.name=muon");
+    set("ema.decay=0.5");
+    check_threads();
+}
+
+static void test_muon_original(void **state) {
+    (void)state;
+    set("optim.name=muon");
+    set("optim.muon_scale=original");
+    check_threads();
+}
+
 /* A NaN anywhere is seen in the norm. */
 static void test_norm_nan(void **state) {
     (void)state;
@@ -170,7 +257,8 @@ static void test_norm_nan(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(test_adamw), TEST(test_adamw_masked), TEST(test_sgd),
-                                       TEST(test_sgd_plain), TEST(test_norm_nan)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_adamw), TEST(test_adamw_masked),  TEST(test_sgd),     TEST(test_sgd_plain),
+        TEST(test_muon),  TEST(test_muon_original), TEST(test_norm_nan)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
