@@ -18,7 +18,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
-static du_err fail_errno(du_diag *diag, const char *path, const char *doing, int code) {
+du_err du_fail_errno(du_diag *diag, const char *path, const char *doing, int code) {
     du_err err = code == ENOENT ? DU_ENOENT : code == ENOMEM ? DU_ENOMEM : DU_EIO;
     return du_fail(diag, err, "%s: cannot %s: %s", path, doing, strerror(code));
 }
@@ -28,7 +28,7 @@ static du_err fail_errno(du_diag *diag, const char *path, const char *doing, int
 static int open_regular(const char *path, struct stat *st, du_err *err, du_diag *diag) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, st) != 0) {
-        *err = fail_errno(diag, path, "open it", errno);
+        *err = du_fail_errno(diag, path, "open it", errno);
     } else if (!S_ISREG(st->st_mode)) {
         *err = du_fail(diag, DU_EIO, "%s: not a regular file", path);
     } else {
@@ -55,7 +55,7 @@ du_err du_map_open(du_map *out, const char *path, du_diag *diag) {
     if (map.len > 0) {
         void *p = mmap(NULL, map.len, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {
-            err = fail_errno(diag, path, "map it", errno);
+            err = du_fail_errno(diag, path, "map it", errno);
         }
         map.data = p;
     }
@@ -101,7 +101,7 @@ du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limi
         if (got < 0) {
             int code = errno;
             du_free(data);
-            return fail_errno(diag, name, "read it", code);
+            return du_fail_errno(diag, name, "read it", code);
         }
         n += (size_t)got;
         if (n > limit) {
@@ -144,7 +144,7 @@ du_err du_file_read(char **out, size_t *len, const char *path, size_t limit, du_
 du_err du_stream_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return fail_errno(diag, path, "open it", errno);
+        return du_fail_errno(diag, path, "open it", errno);
     }
     du_err err = du_fd_read(out, len, fd, path, limit, diag);
     close(fd);
@@ -179,7 +179,7 @@ du_err du_dir_make(const char *path, du_diag *diag) {
         }
         *at = '\0';
         if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
-            err = fail_errno(diag, copy, "make the folder", errno);
+            err = du_fail_errno(diag, copy, "make the folder", errno);
         }
         if (last) {
             break;
@@ -256,7 +256,7 @@ static du_err find_target(char *path, mode_t *mode, const char *wanted, du_diag 
     }
     bool is_link = lstat(wanted, &st) == 0 && S_ISLNK(st.st_mode);
     if (is_link && !realpath(wanted, path)) {
-        return fail_errno(diag, wanted, "follow the link", errno);
+        return du_fail_errno(diag, wanted, "follow the link", errno);
     }
     if (!is_link && snprintf(path, PATH_BYTES, "%s", wanted) >= PATH_BYTES) {
         return du_fail(diag, DU_ELIMIT, "%s: the path is too long", wanted);
@@ -330,10 +330,10 @@ static du_err create(du_writer *w, const char *wanted, du_diag *diag) {
         w->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     }
     if (w->fd < 0) {
-        return fail_errno(diag, wanted, "create it", errno);
+        return du_fail_errno(diag, wanted, "create it", errno);
     }
     return mode == 0 || fchmod(w->fd, mode) == 0 ? DU_OK
-                                                 : fail_errno(diag, wanted, "write it", errno);
+                                                 : du_fail_errno(diag, wanted, "write it", errno);
 }
 
 du_err du_writer_open(du_writer **out, const char *path, du_diag *diag) {
@@ -435,7 +435,7 @@ du_err du_writer_commit(du_writer *w, du_diag *diag) {
         w->error = errno;
     }
     if (w->error) {
-        return fail_errno(diag, w->path, "write it", w->error);
+        return du_fail_errno(diag, w->path, "write it", w->error);
     }
     w->committed = true;
     return DU_OK;

@@ -9,6 +9,10 @@
 
 #include "base/err.h"
 
+/* The failure of a system call: "PATH: cannot DOING: reason" with DU_ENOENT, DU_ENOMEM or DU_EIO.
+ */
+du_err du_fail_errno(du_diag *diag, const char *path, const char *doing, int code);
+
 /* A read-only map of a regular file. */
 typedef struct {
     const uint8_t *data; /* NULL when len = 0 */

@@ -160,12 +160,17 @@ static int add_bytes(const char *bytes, size_t n, void *text) {
 }
 
 /* The buffer remembers a failure; json_dumps would leave a key out and go on. */
+du_err du_json_text(du_str *out, const json_t *value, const char *what, du_diag *diag) {
+    int failed = json_dump_callback(value, add_bytes, out, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    du_str_add_c(out, '\n');
+    return failed || out->failed ? du_fail_nomem(diag, what) : DU_OK;
+}
+
 du_err du_json_save(const json_t *value, const char *path, du_diag *diag) {
     du_str text = {0};
-    int failed = json_dump_callback(value, add_bytes, &text, JSON_INDENT(2) | JSON_ENCODE_ANY);
-    du_str_add(&text, "\n", 1);
     du_writer *w = NULL;
-    du_err err = failed || text.failed ? du_fail_nomem(diag, path) : du_writer_open(&w, path, diag);
+    du_err err = du_json_text(&text, value, path, diag);
+    err = err ? err : du_writer_open(&w, path, diag);
     if (err == DU_OK) {
         du_write(w, text.data, text.len);
         err = du_writer_commit(w, diag);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/str.h"
 
 /* Parses one JSON value (UTF-8, no duplicate keys, nothing behind it, at most 256 levels deep). An
  * integer beyond int64_t becomes a real number: published tokenizers give 10^30 as the most tokens
@@ -21,7 +22,12 @@ du_err du_json_parse(json_t **out, const char *text, size_t len, const char *wha
 DU_NODISCARD
 du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag);
 
-/* Writes the value to a file, atomically, indented by two and with a newline at its end.
+/* Appends the value as files have it: indented by two, with a newline at its end. Returns DU_OK,
+ * DU_ENOMEM; what names the text in messages. */
+DU_NODISCARD
+du_err du_json_text(du_str *out, const json_t *value, const char *what, du_diag *diag);
+
+/* Writes that text to a file, atomically.
  * Returns DU_OK, DU_EIO, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_json_save(const json_t *value, const char *path, du_diag *diag);

@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/mem.h"
 
@@ -85,6 +86,17 @@ void du_str_addf(du_str *s, const char *fmt, ...) {
         s->len += (size_t)n;
     }
     va_end(again);
+}
+
+void du_str_add_f64(du_str *s, double v) {
+    char text[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v) {
+            break;
+        }
+    }
+    du_str_add_s(s, text);
 }
 
 const char *du_str_get(const du_str *s) {

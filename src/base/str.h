@@ -50,6 +50,7 @@ void du_str_add_c(du_str *s, char c);
 void du_str_add_s(du_str *s, const char *text);
 void du_str_add_sv(du_str *s, du_sv text);
 void du_str_addf(du_str *s, const char *fmt, ...) DU_PRINTF(2, 3);
+void du_str_add_f64(du_str *s, double v); /* finite: the shortest decimal that reads back as v */
 void du_str_reserve(du_str *s, size_t more);
 
 /* The text, "" when nothing was added; valid until the next change. */
