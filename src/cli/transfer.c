@@ -224,57 +224,8 @@ static du_err to_gguf(const du_cli_transfer *t, const du_convert_params *params,
     return err;
 }
 
-static du_err write_file(const char *dir, const char *name, const void *bytes, size_t n,
-                         du_diag *diag) {
-    char *path = du_path_join(dir, name);
-    du_writer *w = NULL;
-    du_err err = path ? du_writer_open(&w, path, diag) : du_fail_nomem(diag, "the name of a file");
-    if (err == DU_OK) {
-        du_write(w, bytes, n);
-        err = du_writer_commit(w, diag);
-        du_writer_close(w);
-    }
-    du_free(path);
-    return err;
-}
-
-/* A file that need not be there. */
-static du_err copy_file(const char *from, const char *to, const char *name, du_diag *diag) {
-    char *path = du_path_join(from, name);
-    du_map map;
-    du_err err = path ? DU_OK : du_fail_nomem(diag, name);
-    if (path && du_file_exists(path)) {
-        err = du_map_open(&map, path, diag);
-        if (err == DU_OK) {
-            err = write_file(to, name, map.data, map.len, diag);
-            du_map_close(&map);
-        }
-    }
-    du_free(path);
-    return err;
-}
-
-static du_err copy_files(const char *from, const char *to, du_diag *diag) {
-    static const char *const names[] = {"tokenizer.json",        "tokenizer_config.json",
-                                        "tokenizer.model",       "special_tokens_map.json",
-                                        "chat_template.jinja",   "chat_template.json",
-                                        "generation_config.json"};
-    du_err err = DU_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names && err == DU_OK; i++) {
-        err = copy_file(from, to, names[i], diag);
-    }
-    return err;
-}
-
-static du_err write_json(const char *dir, const char *name, const json_t *value, du_diag *diag) {
-    char *path = du_path_join(dir, name);
-    du_err err = path ? du_json_save(value, path, diag) : du_fail_nomem(diag, name);
-    du_free(path);
-    return err;
-}
-
 /* eos_token_id: one number, or the list of all that end an answer. */
-static void put_ends(json_t *ids, const du_tokenizer_info *info) {
+static du_err put_ends(du_companions *c, const du_tokenizer_info *info, du_diag *diag) {
     const int32_t all[] = {info->eos, info->eot, info->eom};
     json_t *ends = json_array();
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -286,38 +237,66 @@ static void put_ends(json_t *ids, const du_tokenizer_info *info) {
             json_array_append_new(ends, json_integer(all[i]));
         }
     }
-    if (json_array_size(ends) == 1) {
-        json_object_set(ids, "eos_token_id", json_array_get(ends, 0));
-    } else if (json_array_size(ends) > 1) {
-        json_object_set(ids, "eos_token_id", ends);
+    size_t n = json_array_size(ends);
+    du_err err = DU_OK;
+    if (n > 0) {
+        json_t *value = n == 1 ? json_array_get(ends, 0) : ends;
+        err = du_companions_set(c, "eos_token_id", json_incref(value), diag);
     }
     json_decref(ends);
+    return err;
 }
 
-/* tokenizer.json, tokenizer_config.json and chat_template.jinja out of a GGUF file's keys. ids: an
- * object that gets the end tokens, for config.json. */
-static du_err write_tokenizer(const du_gguf *g, const char *dir, json_t *ids, du_diag *diag) {
+/* The tokens that begin and end, for config.json. */
+static du_err put_ids(du_companions *c, const du_tokenizer *tok, du_diag *diag) {
+    const du_tokenizer_info *info = du_tokenizer_get_info(tok);
+    du_err err =
+        info->bos < 0 ? DU_OK : du_companions_set(c, "bos_token_id", json_integer(info->bos), diag);
+    return err ? err : put_ends(c, info, diag);
+}
+
+static du_err add_tokenizer(du_companions *c, const du_tokenizer *tok, du_diag *diag) {
+    json_t *json = NULL, *config = NULL;
+    du_err err = du_tokenizer_to_json(tok, &json, diag);
+    err = err ? err : du_tokenizer_config_to_json(tok, &config, diag);
+    err = err ? err : du_companions_add_json(c, "tokenizer.json", json, diag);
+    err = err ? err : du_companions_add_json(c, "tokenizer_config.json", config, diag);
+    json_decref(json);
+    json_decref(config);
+    return err ? err : put_ids(c, tok, diag);
+}
+
+/* Out of a GGUF file's keys. */
+static du_err companions_of_gguf(du_companions *c, const du_gguf *g, du_diag *diag) {
     du_tokenizer *tok;
     du_err err = du_tokenizer_from_gguf(&tok, g, diag);
     if (err != DU_OK) {
         return err;
     }
-    const du_tokenizer_info *info = du_tokenizer_get_info(tok);
-    if (info->bos >= 0) {
-        json_object_set_new(ids, "bos_token_id", json_integer(info->bos));
-    }
-    put_ends(ids, info);
-    json_t *json = NULL, *config = NULL;
-    err = du_tokenizer_to_json(tok, &json, diag);
-    err = err ? err : du_tokenizer_config_to_json(tok, &config, diag);
+    err = add_tokenizer(c, tok, diag);
     du_tokenizer_free(tok);
-    err = err ? err : write_json(dir, "tokenizer.json", json, diag);
-    err = err ? err : write_json(dir, "tokenizer_config.json", config, diag);
-    json_decref(json);
-    json_decref(config);
     du_sv text = {NULL, 0};
     err = err ? err : du_gguf_get_str(g, "tokenizer.chat_template", &text, diag);
-    return !err && text.s ? write_file(dir, "chat_template.jinja", text.s, text.len, diag) : err;
+    return !err && text.s ? du_companions_add(c, "chat_template.jinja", text.s, text.len, diag)
+                          : err;
+}
+
+du_err du_cli_companions_of(du_companions *c, const du_weights *files, du_diag *diag) {
+    const du_gguf *g = du_weights_gguf(files);
+    if (g) {
+        return companions_of_gguf(c, g, diag);
+    }
+    const du_hf *hf = du_weights_hf(files);
+    du_err err = du_companions_read(c, du_hf_dir(hf), diag);
+    return err ? err : du_companions_take_ids(c, du_hf_config(hf), diag);
+}
+
+du_err du_cli_companions_of_dir(du_companions *c, const char *dir, du_diag *diag) {
+    du_tokenizer *tok = NULL;
+    du_err err = du_tokenizer_from_dir(&tok, dir, diag);
+    err = err ? err : put_ids(c, tok, diag);
+    du_tokenizer_free(tok);
+    return err ? err : du_companions_read(c, dir, diag);
 }
 
 /* A directory without a model: files of two models in one would fit neither. */
@@ -335,23 +314,12 @@ static du_err make_dir(const char *dir, du_diag *diag) {
 
 static du_err to_hf(const du_cli_transfer *t, const du_convert_params *params,
                     du_convert_stats *stats, du_diag *diag) {
-    const du_gguf *g = du_weights_gguf(t->model->files);
-    const du_hf *hf = du_weights_hf(t->model->files);
-    json_t *ids = json_object();
-    du_err err = ids ? make_dir(t->output, diag) : du_fail_nomem(diag, "config.json");
-    if (err == DU_OK) {
-        err = g ? write_tokenizer(g, t->output, ids, diag)
-                : copy_files(du_hf_dir(hf), t->output, diag);
-    }
-    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
-    for (size_t i = 0; hf && i < sizeof keys / sizeof *keys; i++) {
-        json_t *value = json_object_get(du_hf_config(hf), keys[i]);
-        if (value) {
-            json_object_set(ids, keys[i], value);
-        }
-    }
-    err = err ? err : du_convert_hf(t->model, t->output, ids, params, stats, diag);
-    json_decref(ids);
+    du_companions c = {0};
+    du_err err = make_dir(t->output, diag);
+    err = err ? err : du_cli_companions_of(&c, t->model->files, diag);
+    err = err ? err : du_companions_write(&c, t->output, diag);
+    err = err ? err : du_convert_hf(t->model, t->output, c.config, params, stats, diag);
+    du_companions_done(&c);
     return err;
 }
 

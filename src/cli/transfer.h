@@ -4,6 +4,7 @@
 
 #include "base/opt.h"
 #include "cli/out.h"
+#include "formats/companions.h"
 #include "model/convert.h"
 #include "text/tokenizer.h"
 
@@ -25,6 +26,16 @@ typedef struct {
  * source's other files. */
 DU_NODISCARD
 du_err du_cli_transfer_run(const du_cli_transfer *t, du_convert_stats *stats, du_diag *diag);
+
+/* What goes with the weights: out of the directory, or made from a GGUF file's keys. Returns the
+ * errors of the tokenizer and of reading. */
+DU_NODISCARD
+du_err du_cli_companions_of(du_companions *c, const du_weights *files, du_diag *diag);
+
+/* What a folder with a tokenizer has of such files, and the tokens that begin and end. Returns the
+ * errors of du_tokenizer_from_dir and of reading. */
+DU_NODISCARD
+du_err du_cli_companions_of_dir(du_companions *c, const char *dir, du_diag *diag);
 
 /* {"Q4_K": bytes, ...} of what was written; NULL when memory is short. */
 json_t *du_cli_json_types(const du_convert_stats *stats);

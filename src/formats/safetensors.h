@@ -98,6 +98,10 @@ typedef struct du_st_writer du_st_writer;
 DU_NODISCARD
 du_err du_st_writer_new(du_st_writer **out, du_diag *diag);
 
+/* The files are called STEM.safetensors and so on, "model" unless this says otherwise. stem is
+ * borrowed until the close. */
+void du_st_writer_name(du_st_writer *w, const char *stem);
+
 /* Declares a tensor; its number is the count of those before. dtype F32, F16, BF16 or F8_E4M3.
  * Failures are sticky and told by _begin. */
 void du_st_put_tensor(du_st_writer *w, const char *name, du_dtype dtype, int32_t n_dims,

@@ -25,6 +25,7 @@ struct du_st_writer {
     size_t n, cap;
     du_hash index; /* name -> number; to find names that occur twice */
     char *dir;
+    const char *stem; /* of the files' names */
     int64_t n_shards;
     du_writer *file;  /* of the tensor that is being written; NULL before the first */
     size_t i_next;    /* entries handed out by _next */
@@ -38,8 +39,13 @@ du_err du_st_writer_new(du_st_writer **out, du_diag *diag) {
         return du_fail_nomem(diag, "a safetensors writer");
     }
     du_diag_reset(&w->trouble);
+    w->stem = "model";
     *out = w;
     return DU_OK;
+}
+
+void du_st_writer_name(du_st_writer *w, const char *stem) {
+    w->stem = stem;
 }
 
 void du_st_writer_close(du_st_writer *w) {
@@ -158,9 +164,9 @@ du_err du_st_writer_begin(du_st_writer *w, const char *dir, int64_t shard_bytes,
 
 static void add_file_name(du_str *s, const du_st_writer *w, int64_t i_shard) {
     if (w->n_shards == 1) {
-        du_str_add_s(s, "model.safetensors");
+        du_str_addf(s, "%s.safetensors", w->stem);
     } else {
-        du_str_addf(s, "model-%05" PRId64 "-of-%05" PRId64 ".safetensors", i_shard + 1,
+        du_str_addf(s, "%s-%05" PRId64 "-of-%05" PRId64 ".safetensors", w->stem, i_shard + 1,
                     w->n_shards);
     }
 }
@@ -272,7 +278,9 @@ static du_err write_index(const du_st_writer *w, du_diag *diag) {
         du_str_add_c(&s, '"');
     }
     du_str_add_s(&s, "\n  }\n}\n");
-    char *path = du_path_join(w->dir, "model.safetensors.index.json");
+    du_str name = {0};
+    du_str_addf(&name, "%s.safetensors.index.json", w->stem);
+    char *path = name.failed ? NULL : du_path_join(w->dir, name.data);
     du_writer *file = NULL;
     du_err err =
         s.failed || !path ? du_fail_nomem(diag, w->dir) : du_writer_open(&file, path, diag);
@@ -282,6 +290,7 @@ static du_err write_index(const du_st_writer *w, du_diag *diag) {
     }
     du_writer_close(file);
     du_free(path);
+    du_str_done(&name);
     du_str_done(&s);
     return err;
 }

@@ -50,6 +50,11 @@ DU_NODISCARD
 du_err du_convert_gguf(const du_model *model, du_gguf_writer *w, const char *path,
                        const du_convert_params *params, du_convert_stats *stats, du_diag *diag);
 
+/* What Hugging Face's config.json says of the architecture and its hyper-parameters; json_decref
+ * *out. Returns DU_OK, DU_ENOMEM, DU_EUNSUPPORTED (config.json cannot say it). */
+DU_NODISCARD
+du_err du_convert_config(json_t **out, const du_model *model, du_diag *diag);
+
 /* Writes model.safetensors (or shards and their index) and config.json into dir, which is made.
  * extra is merged into config.json (token ids), may be NULL. Tokenizer files are the caller's.
  * Returns as above; DU_EUNSUPPORTED also for what config.json cannot say. */

@@ -71,20 +71,32 @@ static du_err recover_llama3(const du_model *model, du_hparams *hp, du_diag *dia
                    du_weights_path(model->files));
 }
 
-static du_err write_config(const du_model *model, const char *dir, const json_t *extra,
-                           const du_plan *plan, du_diag *diag) {
+du_err du_convert_config(json_t **out, const du_model *model, du_diag *diag) {
     du_hparams hp = model->hp;
     du_err err = model->top.rope_factors ? recover_llama3(model, &hp, diag) : DU_OK;
     if (err != DU_OK) {
         return err;
     }
     int64_t type = type_index(model);
-    json_t *config =
-        json_pack("{s:[s], s:s, s:s}", "architectures", model->arch->hf_classes[type], "model_type",
-                  model->arch->hf_types[type], "torch_dtype", torch_dtype(plan));
+    json_t *config = json_pack("{s:[s], s:s}", "architectures", model->arch->hf_classes[type],
+                               "model_type", model->arch->hf_types[type]);
+    err = config ? du_hparams_write_hf(&hp, config, diag) : du_fail_nomem(diag, "config.json");
+    if (err != DU_OK) {
+        json_decref(config);
+        return err;
+    }
+    *out = config;
+    return DU_OK;
+}
+
+static du_err write_config(const du_model *model, const char *dir, const json_t *extra,
+                           const du_plan *plan, du_diag *diag) {
+    json_t *config = NULL;
     char *path = du_path_join(dir, "config.json");
-    err = config && path ? du_hparams_write_hf(&hp, config, diag) : du_fail_nomem(diag, dir);
-    if (err == DU_OK && extra && json_object_update(config, (json_t *)(uintptr_t)extra) != 0) {
+    du_err err = path ? du_convert_config(&config, model, diag) : du_fail_nomem(diag, dir);
+    if (err == DU_OK &&
+        (json_object_set_new(config, "torch_dtype", json_string(torch_dtype(plan))) != 0 ||
+         (extra && json_object_update(config, (json_t *)(uintptr_t)extra) != 0))) {
         err = du_fail_nomem(diag, dir);
     }
     err = err ? err : du_json_save(config, path, diag);
