@@ -134,20 +134,34 @@ static du_err set_model(du_train_config *config, const du_train_key *key, const 
                : du_fail_nomem(diag, "the configuration");
 }
 
+/* What a JSON text can hold, since a checkpoint keeps it in one. */
+static bool is_utf8(const char *text) {
+    json_t *value = json_string(text);
+    json_decref(value);
+    return value != NULL;
+}
+
+static du_err set_text(du_train_config *config, const du_train_key *key, const char *text,
+                       const char *where, du_diag *diag) {
+    if (!is_utf8(text)) {
+        return refuse(key, du_sv_of("..."), where, "takes a text in UTF-8", diag);
+    }
+    char *copy = du_strdup(text), **field = field_of(config, key);
+    if (!copy) {
+        return du_fail_nomem(diag, "the configuration");
+    }
+    du_free(*field);
+    *field = copy;
+    return DU_OK;
+}
+
 static du_err set_key(du_train_config *config, const du_train_key *key, const char *text,
                       const char *where, du_diag *diag) {
     char takes[160];
     int word;
     switch (key->type) {
-    case KEY_TEXT: {
-        char *copy = du_strdup(text), **field = field_of(config, key);
-        if (!copy) {
-            return du_fail_nomem(diag, "the configuration");
-        }
-        du_free(*field);
-        *field = copy;
-        return DU_OK;
-    }
+    case KEY_TEXT:
+        return set_text(config, key, text, where, diag);
     case KEY_WORD:
         word = find_word(key->unit, du_sv_of(text));
         snprintf(takes, sizeof takes, "takes one of %s", key->unit);
@@ -274,6 +288,10 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     if (*config->init == '\0' && !json_object_get(config->model, "model_type")) {
         return missing("neither init nor model.arch says what to train", diag);
     }
+    if (*config->init != '\0' && json_object_size(config->model) > 0) {
+        return du_fail(diag, DU_EINVAL,
+                       "init and model.* are both given: init says what the model is");
+    }
     if (*config->out == '\0') {
         return missing("out is missing: the folder for checkpoints", diag);
     }
@@ -295,18 +313,6 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     return DU_OK;
 }
 
-/* The shortest decimal that reads back as the same number. */
-static void add_real(du_str *out, double v) {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if (strtod(text, NULL) == v) {
-            break;
-        }
-    }
-    du_str_add_s(out, text);
-}
-
 /* The value as it would be written in a file; "" of a model key that is not given. */
 static void add_value(du_str *out, const du_train_config *config, const du_train_key *key) {
     const void *field = field_of(config, key);
@@ -318,7 +324,7 @@ static void add_value(du_str *out, const du_train_config *config, const du_train
         du_str_addf(out, "%lld", (long long)*(const int64_t *)field);
         break;
     case KEY_REAL:
-        add_real(out, *(const double *)field);
+        du_str_add_f64(out, *(const double *)field);
         break;
     case KEY_WORD:
         du_str_add_sv(out, word_at(key->unit, *(const int *)field));
@@ -351,14 +357,44 @@ static bool is_default(const du_train_config *config, const du_train_key *key) {
     }
 }
 
-void du_train_config_write(const du_train_config *config, du_str *out) {
-    for (size_t i = 0; i < du_train_n_keys; i++) {
-        if (!is_default(config, &du_train_keys[i])) {
-            du_str_addf(out, "%s = ", du_train_keys[i].name);
-            add_value(out, config, &du_train_keys[i]);
-            du_str_add_c(out, '\n');
+json_t *du_train_config_kept(const du_train_config *config) {
+    json_t *kept = json_object();
+    du_str value = {0};
+    bool failed = !kept;
+    for (size_t i = 0; !failed && i < du_train_n_keys; i++) {
+        const du_train_key *key = &du_train_keys[i];
+        if (key->alters && !is_default(config, key)) {
+            du_str_reset(&value);
+            add_value(&value, config, key);
+            failed = value.failed ||
+                     json_object_set_new(kept, key->name, json_string(du_str_get(&value))) != 0;
         }
     }
+    du_str_done(&value);
+    if (failed) {
+        json_decref(kept);
+        return NULL;
+    }
+    return kept;
+}
+
+du_err du_train_config_take(du_train_config *config, const json_t *kept, const char *where,
+                            du_diag *diag) {
+    const char *name;
+    json_t *value;
+    du_err err = DU_OK;
+    if (!json_is_object(kept)) {
+        return du_fail(diag, DU_EINVAL, "%s: no configuration", where);
+    }
+    json_object_foreach((json_t *)(uintptr_t)kept, name, value) {
+        if (!json_is_string(value)) {
+            err = du_fail(diag, DU_EINVAL, "%s: %s is no text", where, name);
+        }
+        err = err ? err
+                  : du_train_config_set(config, du_sv_of(name), du_sv_of(json_string_value(value)),
+                                        where, diag);
+    }
+    return err;
 }
 
 du_err du_train_config_same_run(const du_train_config *now, const du_train_config *begun,
@@ -388,7 +424,7 @@ static void add_default(du_str *out, const du_train_key *key) {
     if (key->type == KEY_INT) {
         du_str_addf(out, "%lld", (long long)key->i_default);
     } else if (key->type == KEY_REAL) {
-        add_real(out, key->f_default);
+        du_str_add_f64(out, key->f_default);
     } else if (key->type == KEY_WORD) {
         du_str_add_sv(out, word_at(key->unit, 0));
     }

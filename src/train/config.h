@@ -1,6 +1,6 @@
 /* The configuration of a training run: lines `key = value` with dotted keys and `#` comments, every
  * key also as --set key=value. One table (config_keys.c) gives parsing, defaults, `dure train
- * --keys`, the copy that a checkpoint keeps, and what may not change between a run and its
+ * --keys`, what a checkpoint keeps of it, and what may not change between a run and its
  * continuation. */
 #ifndef DU_TRAIN_CONFIG_H
 #define DU_TRAIN_CONFIG_H
@@ -92,9 +92,15 @@ du_err du_train_config_read(du_train_config *config, const char *path, du_diag *
 DU_NODISCARD
 du_err du_train_config_check(const du_train_config *config, du_diag *diag);
 
-/* Appends "key = value" lines of every key that is not at its default, in the table's order, so
- * that the text read again gives the same configuration. */
-void du_train_config_write(const du_train_config *config, du_str *out);
+/* The keys that alter results and are not at their default, as {key: text of the value}: what a
+ * checkpoint keeps. NULL when memory is short. */
+json_t *du_train_config_kept(const du_train_config *config);
+
+/* Sets the keys of such an object. `where` begins messages. Returns DU_OK, DU_EINVAL (no such key
+ * or value), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_train_config_take(du_train_config *config, const json_t *kept, const char *where,
+                            du_diag *diag);
 
 /* Compares with the configuration a run was begun with: the first key whose change alters results
  * (lengths, seeds, data, number types, the optimizer's) is an error that names both values. Keys as

@@ -1,0 +1,135 @@
+#include "test.h"
+
+#include <math.h>
+
+#include "base/json.h"
+#include "tmp.h"
+#include "train/metrics.h"
+
+static du_diag diag;
+static test_tmp tmp;
+static du_metrics_file file;
+
+static int setup(void **state) {
+    (void)state;
+    du_diag_reset(&diag);
+    tmp = test_tmp_make();
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_tmp_remove(&tmp);
+    return 0;
+}
+
+static du_metrics of_step(int64_t step) {
+    return (du_metrics){.step = step,
+                        .loss = 1.0 / 3,
+                        .grad_norm = 0.1,
+                        .lr = 3e-4,
+                        .tokens = 64 * step,
+                        .tok_s = 1234.5,
+                        .balance = NAN,
+                        .overload = NAN,
+                        .validation = step == 2 ? 5 : NAN};
+}
+
+static void add(int64_t step) {
+    du_metrics m = of_step(step);
+    assert_ok(du_metrics_add(&file, &m, &diag), &diag);
+}
+
+static void open_at(int64_t step) {
+    assert_ok(du_metrics_open(&file, tmp.path, step, &diag), &diag);
+}
+
+static void assert_text(const char *want) {
+    char *text;
+    assert_ok(du_file_read(&text, NULL, test_tmp_file(&tmp, "metrics.jsonl"), 1 << 20, &diag),
+              &diag);
+    assert_string_equal(text, want);
+    du_free(text);
+}
+
+#define LINE(step, tokens)                                                                         \
+    "{\"step\":" step                                                                              \
+    ",\"loss\":0.3333333333333333,\"grad_norm\":0.1,\"lr\":0.0003,\"tokens\":" tokens              \
+    ",\"tok_s\":1234.5"
+#define LINE_1 LINE("1", "64") "}\n"
+#define LINE_2 LINE("2", "128") ",\"validation\":5}\n"
+#define LINE_3 LINE("3", "192") "}\n"
+
+static void test_add_and_cut(void **state) {
+    (void)state;
+    assert_false(du_metrics_exist(tmp.path));
+    open_at(0);
+    assert_false(du_metrics_exist(tmp.path)); /* nothing in it yet */
+    add(1), add(2), add(3);
+    assert_ok(du_metrics_sync(&file, &diag), &diag);
+    du_metrics_close(&file);
+    assert_true(du_metrics_exist(tmp.path));
+    assert_text(LINE_1 LINE_2 LINE_3);
+    open_at(3);
+    du_metrics_close(&file);
+    assert_text(LINE_1 LINE_2 LINE_3);
+    open_at(2);
+    assert_text(LINE_1 LINE_2);
+    add(3);
+    du_metrics_close(&file);
+    assert_text(LINE_1 LINE_2 LINE_3);
+    open_at(0);
+    du_metrics_close(&file);
+    assert_text("");
+}
+
+/* Cut where lines are no steps that ascend. */
+static void test_other_lines(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *left;
+    } cases[] = {
+        {LINE_1 LINE_2 "{\"step\":3,\"lo", LINE_1 LINE_2}, /* half a line */
+        {LINE_1 "{\"step\":3}", LINE_1},                   /* no line feed */
+        {LINE_1 "\n" LINE_2, LINE_1},
+        {LINE_1 LINE_3, LINE_1 LINE_3},
+        {LINE_1 LINE_1, LINE_1},
+        {LINE_2 LINE_1, LINE_2},
+        {"{\"step\":\"1\"}\n" LINE_1, ""},
+        {"{\"step\":-1}\n" LINE_1, ""},
+        {"[1]\n" LINE_1, ""},
+        {"not JSON\n", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_tmp_write(&tmp, "metrics.jsonl", cases[i].text, strlen(cases[i].text));
+        open_at(9);
+        du_metrics_close(&file);
+        assert_text(cases[i].left);
+    }
+}
+
+/* What a full disk takes of a line is taken away again. */
+static void test_full_disk(void **state) {
+    (void)state;
+    open_at(0);
+    add(1);
+    test_limit_files((int64_t)strlen(LINE_1) + 20);
+    du_metrics m = of_step(2);
+    du_err err = du_metrics_add(&file, &m, &diag);
+    test_limit_files(-1);
+    assert_int_equal(err, DU_EIO);
+    assert_non_null(strstr(diag.msg, "metrics.jsonl: cannot write it: File too large"));
+    assert_text(LINE_1);
+    add(2);
+    assert_text(LINE_1 LINE_2);
+    du_metrics_close(&file);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+    du_json_use_counted_heap();
+    const struct CMUnitTest tests[] = {TEST(test_add_and_cut), TEST(test_other_lines),
+                                       TEST(test_full_disk)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
