@@ -201,7 +201,7 @@ class RouterMargin:
 
     def gap(self, value, k):
         if k < value.shape[-1]:
-            best = value.topk(k + 1, -1).values
+            best = value.detach().topk(k + 1, -1).values
             self.smallest = min(self.smallest, float((best[:, k - 1] - best[:, k]).min()))
 
 
