@@ -339,7 +339,7 @@ static du_err open_all(bench *b, const char *model, du_diag *diag) {
     params.n_ctx = b->n_ctx;
     params.n_sessions = n_sequences;
     params.n_chunk = n_chunk;
-    du_err err = du_cli_runner_open(&b->runner, model, &params, diag);
+    du_err err = du_cli_runner_open(&b->runner, model, true, &params, diag);
     if (err != DU_OK) {
         return err;
     }

@@ -231,8 +231,8 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     chat c = {.messages = json_array(), .vars = json_object()};
     du_cli_status status = du_cli_add_vars(c.vars, &var_items, diag);
     if (status == DU_CLI_DONE) {
-        status =
-            du_cli_fail(du_cli_runner_open(&c.runner, n_args > 0 ? args[0] : NULL, NULL, diag));
+        status = du_cli_fail(
+            du_cli_runner_open(&c.runner, n_args > 0 ? args[0] : NULL, false, NULL, diag));
     }
     if (status == DU_CLI_DONE) {
         status = du_cli_sampling_read(&c.params, c.runner.lm, diag);

@@ -79,7 +79,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     du_err err = du_writer_open(&place, output, diag);
     if (err == DU_OK) {
         du_writer_close(place);
-        err = du_cli_runner_open_chunks(&runner, n_args > 1 ? args[0] : NULL, diag);
+        err = du_cli_runner_open_chunks(&runner, n_args > 1 ? args[0] : NULL, false, diag);
     }
     err = err ? err : collect(&runner, args[n_args - 1], diag);
     du_cli_runner_close(&runner);

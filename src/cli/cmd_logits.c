@@ -63,7 +63,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
         du_infer_params params = du_cli_infer_params();
         params.n_chunk = n_chunk;
         params.n_ctx = params.n_ctx > 0 ? params.n_ctx : (int64_t)ids.n;
-        err = du_cli_runner_open(&runner, n_args > 0 ? args[0] : NULL, &params, diag);
+        err = du_cli_runner_open(&runner, n_args > 0 ? args[0] : NULL, true, &params, diag);
     }
     if (err == DU_OK) {
         err = write_logits(&runner, &ids, diag);

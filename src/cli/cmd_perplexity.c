@@ -75,7 +75,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     const char *path = args[n_args - 1];
     du_cli_runner runner;
     du_ids ids = {0};
-    du_err err = du_cli_runner_open_chunks(&runner, n_args > 1 ? args[0] : NULL, diag);
+    du_err err = du_cli_runner_open_chunks(&runner, n_args > 1 ? args[0] : NULL, tokens, diag);
     if (err == DU_OK) {
         err = tokens ? du_cli_ids_read(&ids, path, diag)
                      : du_cli_text_ids(&ids, runner.lm->tok, path, diag);

@@ -126,8 +126,8 @@ static du_err compare(du_cli_runner *in, du_cli_runner *out, const du_ids *ids, 
 static du_err check(const char *input, const char *output, const du_ids *ids, distance *d,
                     du_diag *diag) {
     du_cli_runner in, out = {0};
-    du_err err = du_cli_runner_open_chunks(&in, input, diag);
-    err = err ? err : du_cli_runner_open_chunks(&out, output, diag);
+    du_err err = du_cli_runner_open_chunks(&in, input, false, diag);
+    err = err ? err : du_cli_runner_open_chunks(&out, output, false, diag);
     err = err ? err : compare(&in, &out, ids, d, diag);
     du_cli_runner_close(&in);
     du_cli_runner_close(&out);

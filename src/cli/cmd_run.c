@@ -239,7 +239,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     du_cli_runner runner;
     request req = {0};
     du_generate_params params = {0};
-    status = du_cli_fail(du_cli_runner_open(&runner, model, NULL, diag));
+    status = du_cli_fail(du_cli_runner_open(&runner, model, tokens_file != NULL, NULL, diag));
     if (status == DU_CLI_DONE) {
         status = du_cli_fail(set_template(runner.lm, diag));
     }

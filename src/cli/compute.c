@@ -119,13 +119,13 @@ du_err du_cli_model_open(du_model **out, const char *model, du_diag *diag) {
     return err ? err : du_model_load(out, files, diag);
 }
 
-du_err du_cli_lm_open(du_lm **out, const char *model, du_diag *diag) {
+static du_err open_lm(du_lm **out, const char *model, bool ids_only, du_diag *diag) {
     du_err err = place_memory(diag);
     if (err != DU_OK) {
         return err;
     }
     if (model) {
-        return du_lm_open(out, model, diag);
+        return ids_only ? du_lm_open_ids(out, model, diag) : du_lm_open(out, model, diag);
     }
     const uint8_t *bytes;
     size_t len;
@@ -138,18 +138,19 @@ static du_err start(du_cli_runner *runner, const du_infer_params *params, du_dia
     return err ? err : du_session_new(&runner->session, runner->infer, diag);
 }
 
-du_err du_cli_runner_open(du_cli_runner *out, const char *model, const du_infer_params *params,
-                          du_diag *diag) {
+du_err du_cli_runner_open(du_cli_runner *out, const char *model, bool ids_only,
+                          const du_infer_params *params, du_diag *diag) {
     *out = (du_cli_runner){0};
     du_infer_params from_options = du_cli_infer_params();
-    du_err err = du_cli_lm_open(&out->lm, model, diag);
+    du_err err = open_lm(&out->lm, model, ids_only, diag);
     return err ? err : start(out, params ? params : &from_options, diag);
 }
 
-du_err du_cli_runner_open_chunks(du_cli_runner *out, const char *model, du_diag *diag) {
+du_err du_cli_runner_open_chunks(du_cli_runner *out, const char *model, bool ids_only,
+                                 du_diag *diag) {
     *out = (du_cli_runner){0};
     du_infer_params params = du_cli_infer_params();
-    du_err err = du_cli_lm_open(&out->lm, model, diag);
+    du_err err = open_lm(&out->lm, model, ids_only, diag);
     if (err != DU_OK) {
         return err;
     }

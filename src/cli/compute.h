@@ -24,10 +24,6 @@ du_infer_params du_cli_infer_params(void);
 DU_NODISCARD
 du_err du_cli_model_open(du_model **out, const char *model, du_diag *diag);
 
-/* The same with tokenizer and chat template. The errors of du_lm_open. */
-DU_NODISCARD
-du_err du_cli_lm_open(du_lm **out, const char *model, du_diag *diag);
-
 /* A model with one session, ready to run. Close also after a failure. */
 typedef struct {
     du_lm *lm;
@@ -35,14 +31,16 @@ typedef struct {
     du_session *session;
 } du_cli_runner;
 
-/* params NULL: du_cli_infer_params(). The errors of du_lm_open, du_infer_new, du_session_new. */
+/* ids_only: the model needs no tokenizer (du_lm_open_ids). params NULL: du_cli_infer_params(). The
+ * errors of du_lm_open, du_infer_new, du_session_new. */
 DU_NODISCARD
-du_err du_cli_runner_open(du_cli_runner *out, const char *model, const du_infer_params *params,
-                          du_diag *diag);
+du_err du_cli_runner_open(du_cli_runner *out, const char *model, bool ids_only,
+                          const du_infer_params *params, du_diag *diag);
 /* A runner for texts that are cut into chunks: the context is --ctx, 512 by default, at most what
  * the model was trained for. The errors of du_cli_runner_open. */
 DU_NODISCARD
-du_err du_cli_runner_open_chunks(du_cli_runner *out, const char *model, du_diag *diag);
+du_err du_cli_runner_open_chunks(du_cli_runner *out, const char *model, bool ids_only,
+                                 du_diag *diag);
 void du_cli_runner_close(du_cli_runner *runner);
 
 #endif

@@ -98,7 +98,9 @@ static du_err pass_on(state *st, size_t n) {
 }
 
 static du_err decode(state *st, int32_t token) {
-    du_detok_push(&st->detok, token, &st->raw);
+    if (st->lm->tok) {
+        du_detok_push(&st->detok, token, &st->raw);
+    }
     du_str_reserve(&st->raw, 0);
     if (st->raw.failed) {
         return DU_ENOMEM;
@@ -158,7 +160,8 @@ static du_err next_token(state *st, du_session *session, int64_t n_max, bool *do
     if (!du_ids_add(&out->tokens, token) || !keep_log_probs(st, logits, token, n_max)) {
         return DU_ENOMEM;
     }
-    if (!st->params->ignore_eos && du_tokenizer_is_eog(st->lm->tok, token)) {
+    bool ends = st->lm->tok && du_tokenizer_is_eog(st->lm->tok, token);
+    if (ends && !st->params->ignore_eos) {
         out->finish = DU_FINISH_STOP;
         *done = true;
         return DU_OK;

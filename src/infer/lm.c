@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/file.h"
 #include "base/json.h"
 
 du_err du_lm_find_template(const du_gguf *g, const du_hf *hf, const char *name, du_sv *out,
@@ -117,14 +118,24 @@ static du_err load_tokenizer(du_lm *lm, du_diag *diag) {
     return DU_OK;
 }
 
-static du_err open_model(du_lm **out, du_weights *files, du_diag *diag) {
+static bool has_tokenizer(const du_weights *files) {
+    char *path =
+        du_weights_hf(files) ? du_path_join(du_weights_path(files), "tokenizer.json") : NULL;
+    bool has = !path || du_file_exists(path);
+    du_free(path);
+    return has;
+}
+
+static du_err open_model(du_lm **out, du_weights *files, bool ids_only, du_diag *diag) {
     du_lm *lm = du_alloc_zero(1, sizeof *lm);
     if (!lm) {
         du_weights_close(files);
         return du_fail_nomem(diag, "the model");
     }
     du_err err = du_model_load(&lm->model, files, diag);
-    err = err ? err : load_tokenizer(lm, diag);
+    if (err == DU_OK && (!ids_only || has_tokenizer(files))) {
+        err = load_tokenizer(lm, diag);
+    }
     err = err ? err : load_chat(lm, diag);
     err = err ? err
               : du_lm_read_sampling(&lm->sampling, du_weights_gguf(files), du_weights_hf(files),
@@ -133,7 +144,9 @@ static du_err open_model(du_lm **out, du_weights *files, du_diag *diag) {
         du_lm_close(lm);
         return err;
     }
-    add_end_tokens(lm);
+    if (lm->tok) {
+        add_end_tokens(lm);
+    }
     *out = lm;
     return DU_OK;
 }
@@ -141,14 +154,20 @@ static du_err open_model(du_lm **out, du_weights *files, du_diag *diag) {
 du_err du_lm_open(du_lm **out, const char *path, du_diag *diag) {
     du_weights *files;
     du_err err = du_weights_open(&files, path, diag);
-    return err == DU_OK ? open_model(out, files, diag) : err;
+    return err == DU_OK ? open_model(out, files, false, diag) : err;
+}
+
+du_err du_lm_open_ids(du_lm **out, const char *path, du_diag *diag) {
+    du_weights *files;
+    du_err err = du_weights_open(&files, path, diag);
+    return err == DU_OK ? open_model(out, files, true, diag) : err;
 }
 
 du_err du_lm_open_memory(du_lm **out, const void *bytes, size_t len, const char *what,
                          du_diag *diag) {
     du_weights *files;
     du_err err = du_weights_open_memory(&files, bytes, len, what, diag);
-    return err == DU_OK ? open_model(out, files, diag) : err;
+    return err == DU_OK ? open_model(out, files, false, diag) : err;
 }
 
 void du_lm_close(du_lm *lm) {

@@ -10,7 +10,7 @@
 
 typedef struct {
     du_model *model;
-    du_tokenizer *tok;
+    du_tokenizer *tok;          /* NULL only after du_lm_open_ids */
     du_chat *chat;              /* NULL: the files hold no chat template */
     char *chat_source;          /* its text; NULL with chat */
     du_sampler_params sampling; /* what the files recommend, else the defaults below */
@@ -28,7 +28,13 @@ typedef struct {
 DU_NODISCARD
 du_err du_lm_open(du_lm **out, const char *path, du_diag *diag);
 
-/* The same for one GGUF file in memory, borrowed until the close; what names it in messages. */
+/* The same for work with token ids alone: where a directory has no tokenizer.json (a checkpoint of
+ * training without one), tok is NULL; such a model's answers are ids, without text or an end. */
+DU_NODISCARD
+du_err du_lm_open_ids(du_lm **out, const char *path, du_diag *diag);
+
+/* As du_lm_open for one GGUF file in memory, borrowed until the close; what names it in messages.
+ */
 DU_NODISCARD
 du_err du_lm_open_memory(du_lm **out, const void *bytes, size_t len, const char *what,
                          du_diag *diag);
