@@ -306,10 +306,6 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     if (config->data.token_bytes == 3) {
         return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
     }
-    if (config->schedule.warmup_steps > config->steps) {
-        return du_fail(diag, DU_EINVAL, "schedule.warmup_steps = %lld: more than steps = %lld",
-                       (long long)config->schedule.warmup_steps, (long long)config->steps);
-    }
     return DU_OK;
 }
 

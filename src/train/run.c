@@ -1,0 +1,284 @@
+/* A run and its folder.
+ *
+ *     OUT/lock             locked by the process that works here (flock), empty
+ *     OUT/metrics.jsonl    a line per step (train/metrics.h)
+ *     OUT/step-NNNNNN/     checkpoints (train/checkpoint.h)
+ *
+ * The lines of metrics.jsonl are on the disk before the checkpoint that follows them, so a run that
+ * goes on finds those of all steps before it and cuts off what lies behind. Validation happens
+ * where the configuration says and not because a run is stopped, so that stopping leaves no trace.
+ */
+#include "train/run.h"
+
+#include <math.h>
+
+#include "base/dir.h"
+#include "base/file.h"
+
+struct du_run {
+    du_run_params params;
+    int lock;
+    du_trainer *trainer;
+    du_companions companions;
+    du_metrics_file metrics;
+    du_train_state state; /* as of the last checkpoint; best_* also of the steps behind it */
+    char *saved;          /* folder of the last checkpoint; NULL: none */
+};
+
+const du_trainer *du_run_trainer(const du_run *run) {
+    return run->trainer;
+}
+
+const char *du_run_saved(const du_run *run) {
+    return run->saved;
+}
+
+bool du_run_done(const du_run *run) {
+    return run->trainer->step >= run->params.config->steps;
+}
+
+static void note(const du_run *run, const char *text) {
+    if (run->params.note) {
+        run->params.note(run->params.user, text);
+    }
+}
+
+static du_err take_folder(du_run *run, du_diag *diag) {
+    const char *out = run->params.config->out;
+    du_err err = du_dir_make(out, diag);
+    char *path = du_path_join(out, "lock");
+    if (err == DU_OK) {
+        err = path ? du_dir_lock(&run->lock, path, diag) : du_fail_nomem(diag, out);
+    }
+    du_free(path);
+    return err ? err : du_checkpoint_clean(out, diag);
+}
+
+/* Removes what a run wrote. */
+static du_err empty_folder(const char *out, const int64_t *steps, size_t n, du_diag *diag) {
+    du_err err = DU_OK;
+    for (size_t i = 0; i < n && err == DU_OK; i++) {
+        err = du_checkpoint_remove(out, steps[i], diag);
+    }
+    char *path = du_path_join(out, "metrics.jsonl");
+    if (err == DU_OK) {
+        err = path ? du_dir_remove(path, diag) : du_fail_nomem(diag, out);
+    }
+    du_free(path);
+    return err;
+}
+
+static du_err set_saved(du_run *run, int64_t step, du_diag *diag) {
+    char name[DU_CHECKPOINT_NAME_BYTES];
+    char *path = du_path_join(run->params.config->out, du_checkpoint_name(name, step));
+    du_free(run->saved);
+    run->saved = path;
+    return path ? DU_OK : du_fail_nomem(diag, "a path");
+}
+
+/* The run of a checkpoint and the one that is to go on are the same. */
+static du_err check_same(const du_run *run, const du_saved *saved, du_diag *diag) {
+    du_train_config begun;
+    du_err err = du_train_config_init(&begun, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    err = du_train_config_take(&begun, saved->config, saved->dir, diag);
+    err = err ? err : du_train_config_same_run(run->params.config, &begun, diag);
+    du_train_config_done(&begun);
+    return err;
+}
+
+/* A trainer as it was after the checkpoint's step. */
+static du_err load(du_trainer **out, const du_run *run, const du_saved *saved, du_diag *diag) {
+    du_trainer *t = NULL;
+    du_err err = du_trainer_new(&t, run->params.ctx, run->params.config, saved->model_config, diag);
+    err = err ? err : du_saved_load(saved, t->params, &t->optim, diag);
+    if (err != DU_OK) {
+        du_trainer_free(t);
+        return err;
+    }
+    t->step = saved->state.step;
+    *out = t;
+    return DU_OK;
+}
+
+static du_err check_data(const du_run *run, const du_saved *saved, du_diag *diag) {
+    return du_loader_checksum(run->trainer->data) == saved->state.data
+               ? DU_OK
+               : du_fail(diag, DU_EINVAL,
+                         "%s: is not what it was when the run was begun: it would not be the same "
+                         "run",
+                         run->params.config->data.tokens);
+}
+
+/* What goes on from here besides: the data, and files for the next checkpoints. */
+static du_err go_on(du_run *run, const du_saved *saved, du_diag *diag) {
+    const du_run_params *p = &run->params;
+    run->state = saved->state;
+    du_err err = du_trainer_open_data(run->trainer, diag);
+    err = err ? err : check_data(run, saved, diag);
+    err = err ? err : set_saved(run, saved->state.step, diag);
+    if (err == DU_OK && *p->config->tokenizer && p->companions) {
+        return p->companions(p->user, p->config, &run->companions, diag);
+    }
+    err = err ? err : du_companions_read(&run->companions, saved->dir, diag);
+    return err ? err : du_companions_take_ids(&run->companions, saved->model_config, diag);
+}
+
+/* Does the error lie in the checkpoint, so that one before it may do? */
+static bool is_damage(du_err err) {
+    return err == DU_ENOENT || err == DU_EIO || err == DU_EFORMAT || err == DU_ELIMIT;
+}
+
+/* Loads the last checkpoint that is whole; run->trainer stays NULL when none is. */
+static du_err resume(du_run *run, const int64_t *steps, size_t n, du_diag *diag) {
+    const char *out = run->params.config->out;
+    du_err err = DU_OK;
+    while (n-- > 0 && !run->trainer && err == DU_OK) {
+        du_saved saved = {0};
+        du_diag why;
+        du_diag_reset(&why);
+        err = du_saved_open(&saved, out, steps[n], &why);
+        if (err == DU_OK && (err = check_same(run, &saved, diag)) != DU_OK) {
+            du_saved_close(&saved);
+            return err;
+        }
+        err = err ? err : load(&run->trainer, run, &saved, &why);
+        if (err == DU_OK) {
+            err = go_on(run, &saved, diag);
+        } else if (is_damage(err)) {
+            du_diag_context(&why, "not resumed from");
+            note(run, why.msg);
+            err = DU_OK;
+        } else {
+            (void)du_fail(diag, err, "%s", why.msg);
+        }
+        du_saved_close(&saved);
+    }
+    return err;
+}
+
+static du_err begin(du_run *run, du_diag *diag) {
+    const du_run_params *p = &run->params;
+    json_t *shape = NULL;
+    du_err err = du_trainer_shape(&shape, p->config, diag);
+    err = err ? err : du_trainer_new(&run->trainer, p->ctx, p->config, shape, diag);
+    err = err ? err : du_trainer_open_data(run->trainer, diag);
+    err = err ? err : du_trainer_begin(run->trainer, diag);
+    if (err == DU_OK && p->companions) {
+        err = p->companions(p->user, p->config, &run->companions, diag);
+    }
+    json_decref(shape);
+    return err;
+}
+
+static du_err open_run(du_run *run, du_diag *diag) {
+    const char *out = run->params.config->out;
+    int64_t *steps = NULL;
+    size_t n = 0;
+    du_err err = take_folder(run, diag);
+    err = err ? err : du_checkpoint_list(&steps, &n, out, diag);
+    bool used = err == DU_OK && (n > 0 || du_metrics_exist(out));
+    if (used && run->params.how == DU_RUN_NEW) {
+        err = du_fail(diag, DU_EEXIST,
+                      "%s: holds a run: --resume goes on with it, --overwrite removes it", out);
+    } else if (used && run->params.how == DU_RUN_RESUME) {
+        err = resume(run, steps, n, diag);
+        if (err == DU_OK && !run->trainer) {
+            note(run, "no checkpoint is whole: the run begins anew");
+        }
+    }
+    if (err == DU_OK && !run->trainer) {
+        err = begin(run, diag);
+        if (err == DU_OK && run->params.how == DU_RUN_OVERWRITE) {
+            err = empty_folder(out, steps, n, diag);
+        }
+    }
+    du_free(steps);
+    return err ? err : du_metrics_open(&run->metrics, out, run->trainer->step, diag);
+}
+
+du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag) {
+    du_run *run = du_alloc_zero(1, sizeof *run);
+    if (!run) {
+        return du_fail_nomem(diag, "the run");
+    }
+    *run = (du_run){.params = *params, .lock = -1, .metrics.fd = -1};
+    du_err err = open_run(run, diag);
+    if (err != DU_OK) {
+        du_run_close(run);
+        return err;
+    }
+    *out = run;
+    return DU_OK;
+}
+
+void du_run_close(du_run *run) {
+    if (!run) {
+        return;
+    }
+    du_metrics_close(&run->metrics);
+    du_trainer_free(run->trainer);
+    du_companions_done(&run->companions);
+    du_dir_unlock(run->lock);
+    du_free(run->saved);
+    du_free(run);
+}
+
+du_err du_run_save(du_run *run, du_diag *diag) {
+    const du_train_config *config = run->params.config;
+    du_trainer *t = run->trainer;
+    if (t->step == run->state.step) {
+        return DU_OK;
+    }
+    du_train_state state = {.step = t->step,
+                            .micro_batch = t->step * config->accumulate,
+                            .data = du_loader_checksum(t->data),
+                            .best_step = run->state.best_step,
+                            .best_loss = run->state.best_loss};
+    du_checkpoint c = {.config = config,
+                       .params = t->params,
+                       .optim = &t->optim,
+                       .companions = &run->companions,
+                       .pool = t->ctx->pool};
+    du_err err = du_trainer_check_weights(t, diag);
+    err = err ? err : du_metrics_sync(&run->metrics, diag);
+    err = err ? err : du_checkpoint_save(config->out, &c, &state, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    run->state = state;
+    err = set_saved(run, t->step, diag);
+    return err ? err : du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
+}
+
+/* Does the step end a stretch of `every`, or the run? */
+static bool is_due(const du_run *run, int64_t step, int64_t every) {
+    return step == run->params.config->steps || (every > 0 && step % every == 0);
+}
+
+static du_err validate(du_run *run, du_metrics *m, bool saving, du_diag *diag) {
+    du_err err = du_trainer_validate(run->trainer, &m->validation, diag);
+    bool better = run->state.best_step == 0 || m->validation < run->state.best_loss;
+    if (err == DU_OK && saving && isfinite(m->validation) && better) {
+        run->state.best_step = m->step;
+        run->state.best_loss = m->validation;
+    }
+    return err;
+}
+
+du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {
+    const du_train_config *config = run->params.config;
+    du_err err = du_trainer_step(run->trainer, out, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    int64_t save_every = config->checkpoint.every, every = config->validate.every;
+    bool saving = is_due(run, out->step, save_every);
+    if (run->trainer->validation && is_due(run, out->step, every > 0 ? every : save_every)) {
+        err = validate(run, out, saving, diag);
+    }
+    err = err ? err : du_metrics_add(&run->metrics, out, diag);
+    return err || !saving ? err : du_run_save(run, diag);
+}

@@ -1,0 +1,59 @@
+/* A training run in its folder: metrics.jsonl, checkpoints, going on where it stopped.
+ *
+ *     du_run_open
+ *     while (!du_run_done(run)) du_run_step
+ *     du_run_save          when it is to stop before
+ *     du_run_close
+ *
+ * A run that was stopped at any time and resumed writes the bytes of one that never was, tok_s
+ * apart. */
+#ifndef DU_TRAIN_RUN_H
+#define DU_TRAIN_RUN_H
+
+#include "train/checkpoint.h"
+#include "train/trainer.h"
+
+/* What to do with a folder that holds a run: refuse it, go on from its last whole checkpoint,
+ * remove what it wrote. */
+typedef enum { DU_RUN_NEW, DU_RUN_RESUME, DU_RUN_OVERWRITE } du_run_how;
+
+typedef struct {
+    const du_train_config *config; /* checked; borrowed until the close */
+    du_run_how how;
+    du_ctx *ctx; /* borrowed until the close */
+    /* Adds what checkpoints hold beside the model; called for a run that begins, and for one that
+     * goes on when the configuration names a tokenizer. NULL: nothing */
+    du_err (*companions)(void *user, const du_train_config *config, du_companions *c,
+                         du_diag *diag);
+    void (*note)(void *user, const char *text); /* a line for people; NULL: nobody listens */
+    void *user;
+} du_run_params;
+
+typedef struct du_run du_run;
+
+/* Takes the folder for this process, opens the data, and makes the model or loads it.
+ * out  new handle, free with du_run_close (takes NULL); untouched on failure
+ * Returns DU_OK, DU_EEXIST (the folder holds a run, or another process works in it), DU_EINVAL (a
+ * run cannot go on with a changed key or other data), and the errors of the loader, du_trainer_new
+ * and du_trainer_begin. A checkpoint that is not whole is told by a note and passed over. */
+DU_NODISCARD
+du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag);
+void du_run_close(du_run *run);
+
+const du_trainer *du_run_trainer(const du_run *run);
+bool du_run_done(const du_run *run); /* all steps are */
+
+/* A step, its line in metrics.jsonl, and the checkpoint when one is due. *out as in that line.
+ * Returns the errors of du_trainer_step, du_metrics_add and du_checkpoint_save; the run cannot go
+ * on after one, its last checkpoint is whole. */
+DU_NODISCARD
+du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag);
+
+/* A checkpoint of the last step, unless it has one. Returns the errors of du_checkpoint_save. */
+DU_NODISCARD
+du_err du_run_save(du_run *run, du_diag *diag);
+
+/* The folder of the last checkpoint that this process has written or begun with; NULL: none. */
+const char *du_run_saved(const du_run *run);
+
+#endif

@@ -1,0 +1,69 @@
+/* A model in training: weights, optimizer, gradients and data, moved on by one step at a time. What
+ * is written and when is left to train/run.h.
+ *
+ *     du_trainer_new
+ *     du_trainer_begin, or du_saved_load into its params and optim, step set
+ *     du_trainer_open_data
+ *     while (...) du_trainer_step
+ *     du_trainer_free */
+#ifndef DU_TRAIN_TRAINER_H
+#define DU_TRAIN_TRAINER_H
+
+#include "data/loader.h"
+#include "model/grad.h"
+#include "train/metrics.h"
+#include "train/optim.h"
+
+typedef struct {
+    const du_train_config *config; /* borrowed */
+    du_ctx *ctx;                   /* borrowed */
+    du_params *params;
+    du_optim optim;
+    du_grad *grad;
+    du_loader *data, *validation; /* validation NULL: none is given */
+    du_loader_batch batch;
+    double *losses; /* [rows of the batch] */
+    int64_t step;   /* steps done */
+} du_trainer;
+
+/* The config.json of the model that the configuration begins with: that of init, or model.*.
+ * json_decref *out. Returns DU_OK, the errors of du_model_open, DU_EINVAL (model.* do not make a
+ * model; seq_len is longer than its context), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_trainer_shape(json_t **out, const du_train_config *config, du_diag *diag);
+
+/* Weights and moments are zeros, there is no data.
+ * shape  a config.json
+ * Returns DU_OK, DU_EFORMAT (no model's config.json), DU_EUNSUPPORTED (an architecture without a
+ * backward pass, a key that needs what the model has not), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
+                      const json_t *shape, du_diag *diag);
+void du_trainer_free(du_trainer *trainer); /* takes NULL */
+
+/* The weights that a run begins with: those of init, or random ones by the seed. Returns DU_OK and
+ * the errors of du_model_open and du_params_load. */
+DU_NODISCARD
+du_err du_trainer_begin(du_trainer *trainer, du_diag *diag);
+
+/* Opens the data that the configuration names. The errors of the loader. */
+DU_NODISCARD
+du_err du_trainer_open_data(du_trainer *trainer, du_diag *diag);
+
+/* One step: `accumulate` micro-batches forward and backward, the update, the router's biases. What
+ * it measured into *out, `validation` apart. Returns DU_OK, DU_EFORMAT (no targets), DU_ELIMIT
+ * (numbers are not finite any more: names the first tensor; the weights are as before the step),
+ * the loader's errors, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_trainer_step(du_trainer *trainer, du_metrics *out, du_diag *diag);
+
+/* Mean cross-entropy over the first validate.batches micro-batches of the validation data, or as
+ * many as it has. The loader's errors, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_trainer_validate(du_trainer *trainer, double *loss, du_diag *diag);
+
+/* Are all weights finite? Otherwise DU_ELIMIT, naming the first tensor that is not. */
+DU_NODISCARD
+du_err du_trainer_check_weights(const du_trainer *trainer, du_diag *diag);
+
+#endif
