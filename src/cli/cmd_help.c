@@ -14,7 +14,8 @@ static const du_opt opts[] = {
 };
 
 static const char about_dure[] =
-    "dure runs language models of the DeepSeek architecture, and the models distilled from them, "
+    "dure runs and trains language models of the DeepSeek architecture, and the models distilled "
+    "from them, "
     "from their own files: GGUF files, and directories of Hugging Face safetensors. Where MODEL is "
     "left out, the small reasoning model that is built in is used.";
 

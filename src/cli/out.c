@@ -172,10 +172,20 @@ static int64_t terminal_columns(void) {
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-du_cli_progress du_cli_progress_start(const char *label, int64_t total) {
+bool du_cli_is_live(void) {
     const char *term = getenv("TERM");
-    bool on = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
-    return (du_cli_progress){.label = label, .total = total, .start_s = du_clock_s(), .on = on};
+    return isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
+}
+
+void du_cli_live(const char *line) {
+    int64_t width = terminal_columns() - 1;
+    fprintf(stderr, "\r%.*s\033[K", (int)width, line);
+    fflush(stderr);
+}
+
+du_cli_progress du_cli_progress_start(const char *label, int64_t total) {
+    return (du_cli_progress){
+        .label = label, .total = total, .start_s = du_clock_s(), .on = du_cli_is_live()};
 }
 
 void du_cli_progress_set(du_cli_progress *bar, int64_t done) {

@@ -57,6 +57,13 @@ void du_cli_table_done(du_cli_table *table);
 /* Bytes for people: "8.2 MB" (powers of 1000). buf [24]; returns buf. */
 char *du_cli_bytes(char *buf, int64_t n_bytes);
 
+/* Is standard error a terminal on which a line can be written over? */
+bool du_cli_is_live(void);
+
+/* Shows a line there in place of the one that this showed before, cut to the terminal's width; ""
+ * takes it away. */
+void du_cli_live(const char *line);
+
 /* A progress bar on standard error when that is a terminal; nothing elsewhere. */
 typedef struct {
     const char *label;

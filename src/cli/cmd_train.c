@@ -1,0 +1,265 @@
+/* dure train: a run by its configuration, from its beginning or from where it stopped.
+ *
+ * The first signal ends the run behind the step that is being computed, with a checkpoint; the
+ * second one ends the process, which costs the steps since the last checkpoint. */
+#include <math.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/interrupt.h"
+#include "cli/out.h"
+#include "cli/transfer.h"
+#include "train/run.h"
+
+enum { LINE_EVERY = 10 };          /* steps between lines where there is no terminal */
+static const double memory = 0.98; /* of the smoothed loss: what a step leaves of it */
+
+static du_opt_list sets;
+static bool keys, as_json, resume, overwrite, quiet, pin;
+static int64_t n_threads;
+static int isa;
+
+static const du_opt opts[] = {
+    DU_OPTION_LIST(0, "set", "KEY=VALUE", &sets,
+                   "set a key, over what CONFIG says; may be repeated"),
+    DU_OPTION_FLAG(0, "keys", &keys, "list the keys: default, unit and meaning"),
+    DU_OPTION_FLAG(0, "json", &as_json,
+                   "with --keys: print a JSON array of objects: key, type, default, unit, help"),
+    DU_OPTION_FLAG(0, "resume", &resume,
+                   "go on from the last whole checkpoint; begin where there is none"),
+    DU_OPTION_FLAG(0, "overwrite", &overwrite, "remove the run that the folder holds, and begin"),
+    DU_OPTION_FLAG('q', "quiet", &quiet, "show no progress"),
+    DU_OPTION_INT('t', "threads", "N", &n_threads, 1, 1024,
+                  "threads to compute with (default: one per physical core)"),
+    DU_OPTION_FLAG(0, "pin", &pin, "bind each thread to a core of its own"),
+    DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
+                     "kernels to use (auto: the best this machine has)"),
+};
+
+static du_err print_keys(du_diag *diag) {
+    if (as_json) {
+        return du_cli_print_json(du_train_config_json(), diag);
+    }
+    du_str text = {0};
+    du_train_config_help(&text);
+    du_err err = text.failed ? du_fail_nomem(diag, "the list of keys") : DU_OK;
+    fputs(du_str_get(&text), stdout);
+    du_str_done(&text);
+    return err;
+}
+
+static du_err read_config(du_train_config *config, const char *path, du_diag *diag) {
+    du_err err = path ? du_train_config_read(config, path, diag) : DU_OK;
+    for (size_t i = 0; i < sets.n && err == DU_OK; i++) {
+        err = du_train_config_set_pair(config, sets.items[i], diag);
+    }
+    return err ? err : du_train_config_check(config, diag);
+}
+
+/* The tokenizer that the configuration names: a folder, or the tokenizer.json in it. */
+static du_err named_companions(du_companions *c, const char *path, du_diag *diag) {
+    static const char name[] = "tokenizer.json";
+    size_t n = strlen(path), n_name = sizeof name - 1;
+    if (du_dir_exists(path)) {
+        return du_cli_companions_of_dir(c, path, diag);
+    }
+    if (n < n_name || strcmp(path + n - n_name, name) != 0 ||
+        (n > n_name && path[n - n_name - 1] != '/')) {
+        return du_fail(diag, DU_EINVAL, "tokenizer = %s: neither a folder nor a tokenizer.json",
+                       path);
+    }
+    char *dir = n > n_name ? du_strndup(path, n - n_name) : du_strdup(".");
+    du_err err = dir ? du_cli_companions_of_dir(c, dir, diag) : du_fail_nomem(diag, path);
+    du_free(dir);
+    return err;
+}
+
+static du_err companions(void *user, const du_train_config *config, du_companions *c,
+                         du_diag *diag) {
+    (void)user;
+    if (*config->tokenizer) {
+        return named_companions(c, config->tokenizer, diag);
+    }
+    if (!*config->init) {
+        return DU_OK;
+    }
+    du_weights *files = NULL;
+    du_err err = du_weights_open(&files, config->init, diag);
+    err = err ? err : du_cli_companions_of(c, files, diag);
+    du_weights_close(files);
+    return err;
+}
+
+/* What is shown of the steps. */
+typedef struct {
+    int64_t steps; /* of the whole run */
+    int64_t n;     /* steps that this process has done */
+    double start_s;
+    double smooth; /* exponential mean of losses, as far as it goes */
+    bool live;
+} view;
+
+/* A duration as 7:05 or 2:07:05. */
+static void add_time(du_str *out, double seconds) {
+    long long s = seconds < 0 ? 0 : seconds > 1e9 ? 1000000000 : (long long)seconds;
+    if (s >= 3600) {
+        du_str_addf(out, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    } else {
+        du_str_addf(out, "%lld:%02lld", s / 60, s % 60);
+    }
+}
+
+static void show(view *v, const du_metrics *m) {
+    v->n++;
+    v->smooth = memory * v->smooth + (1 - memory) * m->loss;
+    bool last = m->step == v->steps, validated = isfinite(m->validation);
+    if (quiet || (!v->live && !last && !validated && v->n > 1 && m->step % LINE_EVERY != 0)) {
+        return;
+    }
+    double left_s = (du_clock_s() - v->start_s) / (double)v->n * (double)(v->steps - m->step);
+    du_str line = {0};
+    du_str_addf(&line, "step %lld/%lld  loss %.4f  smooth %.4f", (long long)m->step,
+                (long long)v->steps, m->loss, v->smooth / (1 - pow(memory, (double)v->n)));
+    if (validated) {
+        du_str_addf(&line, "  validation %.4f", m->validation);
+    }
+    du_str_addf(&line, "  lr %.3g  norm %.3g  %.0f tok/s  ", m->lr, m->grad_norm, m->tok_s);
+    add_time(&line, left_s);
+    du_str_add_s(&line, " left");
+    if (v->live) {
+        du_cli_live(du_str_get(&line));
+    } else {
+        du_cli_note("%s", du_str_get(&line));
+    }
+    du_str_done(&line);
+}
+
+static void note(void *user, const char *text) {
+    (void)user;
+    du_cli_note("%s", text);
+}
+
+/* Says where the run stands, behind the live line. */
+static void tell_end(const du_run *run, const char *config, du_err err) {
+    const char *saved = du_run_saved(run);
+    if (err == DU_ECANCELLED && saved) {
+        du_cli_note("saved as %s; to go on: dure train --resume%s%s", saved, config ? " " : "",
+                    config ? config : "");
+    } else if (err != DU_OK && saved) {
+        du_cli_note("the last checkpoint is %s", saved);
+    }
+}
+
+static du_err do_steps(du_run *run, view *v, du_diag *diag) {
+    du_err err = DU_OK;
+    while (err == DU_OK && !du_run_done(run) && !du_cli_interrupted()) {
+        du_metrics m;
+        err = du_run_step(run, &m, diag);
+        if (err == DU_OK) {
+            show(v, &m);
+        }
+    }
+    if (err == DU_OK && !du_run_done(run)) {
+        err = du_run_save(run, diag);
+        err = err ? err : DU_ECANCELLED;
+    }
+    return err;
+}
+
+static du_err train(const du_train_config *config, const char *path, du_ctx *ctx, du_diag *diag) {
+    du_run_params params = {.config = config,
+                            .how = resume      ? DU_RUN_RESUME
+                                   : overwrite ? DU_RUN_OVERWRITE
+                                               : DU_RUN_NEW,
+                            .ctx = ctx,
+                            .companions = companions,
+                            .note = note};
+    du_run *run = NULL;
+    du_err err = du_run_open(&run, &params, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    view v = {.steps = config->steps, .start_s = du_clock_s(), .live = du_cli_is_live() && !quiet};
+    du_cli_interrupt_catch(true);
+    err = do_steps(run, &v, diag);
+    du_cli_interrupt_catch(false);
+    if (v.live && v.n > 0) {
+        fputc('\n', stderr);
+    }
+    tell_end(run, path, err);
+    if (err == DU_OK) {
+        printf("%s\n", du_run_saved(run));
+    }
+    du_run_close(run);
+    return err;
+}
+
+/* Makes what steps are computed with. */
+static du_err compute(const du_train_config *config, const char *path, du_diag *diag) {
+    du_isa level = isa > 0 ? (du_isa)(isa - 1) : du_isa_best();
+    du_ctx ctx = {.kern = du_kern_get(level), .same_bits = true};
+    if (!ctx.kern) {
+        return du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
+                       du_isa_name(level));
+    }
+    du_err err = du_pool_new(&ctx.pool, n_threads > 0 ? n_threads : du_cpu_n_cores(), pin, diag);
+    if (err == DU_OK) {
+        ctx.scratch = du_arena_new(1 << 20);
+        err = ctx.scratch ? train(config, path, &ctx, diag) : du_fail_nomem(diag, "activations");
+    }
+    du_arena_free(ctx.scratch);
+    du_pool_free(ctx.pool);
+    return err;
+}
+
+static du_cli_status run(int n_args, char **args, du_diag *diag) {
+    if (keys) {
+        return n_args > 0 || sets.n > 0 || resume || overwrite
+                   ? du_cli_misuse(diag, "--keys lists the keys and trains nothing")
+                   : du_cli_fail(print_keys(diag));
+    }
+    if (as_json) {
+        return du_cli_misuse(diag, "--json goes with --keys");
+    }
+    if (resume && overwrite) {
+        return du_cli_misuse(diag, "--resume keeps what --overwrite removes: choose one");
+    }
+    const char *path = n_args > 0 ? args[0] : NULL;
+    du_train_config config;
+    du_err err = du_train_config_init(&config, diag);
+    if (err != DU_OK) {
+        return du_cli_fail(err);
+    }
+    err = read_config(&config, path, diag);
+    du_cli_status status = err == DU_EINVAL ? DU_CLI_USAGE : du_cli_fail(err);
+    if (err == DU_OK) {
+        status = du_cli_fail(compute(&config, path, diag));
+    }
+    du_train_config_done(&config);
+    du_opt_list_done(&sets);
+    return status;
+}
+
+const du_cli_command du_cli_train = {
+    .name = "train",
+    .args = "[CONFIG]",
+    .summary = "train a model",
+    .about =
+        "Trains a model, new or given, as the lines `key = value` of CONFIG say; every key can be "
+        "set with --set too. Checkpoints are Hugging Face directories, OUT/step-NNNNNN, which the "
+        "other commands take for a MODEL; OUT/metrics.jsonl gets a line per step. SIGINT and "
+        "SIGTERM end the run behind the step at hand, with a checkpoint. A run that goes on with "
+        "--resume gives the bytes of one that never stopped, and so do other numbers of threads. "
+        "docs/TRAINING.md explains it.",
+    .example = "dure train run.conf --threads 8\n"
+               "dure train run.conf --resume --set steps=20000\n"
+               "dure train --keys",
+    .opts = opts,
+    .n_opts = sizeof opts / sizeof *opts,
+    .n_args_max = 1,
+    .run = run,
+};

@@ -1,0 +1,579 @@
+"""`dure train`: what a run leaves, and that stopping, threads and accumulation leave no trace.
+
+DURE_TEST_KILLS: how often a run is killed at a random moment (default 4)."""
+import array
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+
+import program
+import tap
+import terminal
+
+KILLS = int(os.environ.get("DURE_TEST_KILLS", "4"))
+VOCAB = 64
+LLAMA = {"model.arch": "llama", "model.vocab_size": VOCAB, "model.hidden_size": 32,
+         "model.intermediate_size": 48, "model.num_hidden_layers": 2,
+         "model.num_attention_heads": 4, "model.num_key_value_heads": 2,
+         "model.initializer_range": 0.1}
+DEEPSEEK = {"model.arch": "deepseek_v3", "model.vocab_size": VOCAB, "model.hidden_size": 32,
+            "model.intermediate_size": 48, "model.num_hidden_layers": 2,
+            "model.num_attention_heads": 2, "model.q_lora_rank": 0, "model.kv_lora_rank": 16,
+            "model.qk_nope_head_dim": 8, "model.qk_rope_head_dim": 8, "model.v_head_dim": 8,
+            "model.n_routed_experts": 8, "model.num_experts_per_tok": 2,
+            "model.moe_intermediate_size": 16, "model.n_shared_experts": 1,
+            "model.first_k_dense_replace": 1, "model.tie_word_embeddings": "true",
+            "model.initializer_range": 0.1, "router.bias_step": 0.01, "router.seq_balance": 0.001}
+MODELS = {"llama": LLAMA, "deepseek": DEEPSEEK}
+RUN = {"steps": 12, "seq_len": 16, "batch_seqs": 4, "seed": 3, "optim.lr": 0.01,
+       "optim.weight_decay": 0.1, "schedule.warmup_steps": 3, "ema.decay": 0.9}
+# Other ways through the program; rope_theta and eps have digits that config.json does not keep.
+OTHER = {"dtype": "bf16", "optim.name": "muon", "data.order": "shuffled", "recompute": "layer",
+       "model.rope_theta": 12345.678901234567, "model.rms_norm_eps": 1.23456789012e-6}
+
+
+def safetensors(path):
+    """{name: (shape, array of float)} of a file of F32 tensors."""
+    with open(path, "rb") as file:
+        data = file.read()
+    n, = struct.unpack_from("<Q", data)
+    header, out = json.loads(data[8:8 + n]), {}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            begin, end = tensor["data_offsets"]
+            out[name] = (tensor["shape"], array.array("f", data[8 + n + begin:8 + n + end]))
+    return out
+
+
+class Base(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        rng = random.Random(5)
+        self.write_tokens("tokens.bin", [rng.randrange(VOCAB) for _ in range(700)])
+        self.write_tokens("other.bin", [rng.randrange(VOCAB) for _ in range(300)])
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def write_tokens(self, name, tokens, code="H"):
+        with open(self.path(name), "wb") as file:
+            array.array(code, tokens).tofile(file)
+
+    def config(self, name, model="llama", **more):
+        """The path of a configuration, whose folder has that name too."""
+        keys = {**MODELS.get(model, {}), **RUN, "data.tokens": self.path("tokens.bin"),
+                "out": self.path(name), **more}
+        path = self.path(name + ".conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{key} = {value}\n" for key, value in keys.items()
+                            if value is not None)
+        return path
+
+    def train(self, out, *words, model="llama", status=0, keys=None, **more):
+        return program.run("train", self.config(out, model, **(keys or {})), *words, status=status,
+                           **more)
+
+    def metrics(self, out):
+        return program.json_lines(self.path(out), "metrics.jsonl")
+
+    def measured(self, out):
+        """What a second run repeats: all but the speed."""
+        return [{key: value for key, value in line.items() if key != "tok_s"}
+                for line in self.metrics(out)]
+
+    def checkpoints(self, out):
+        return sorted(name for name in os.listdir(self.path(out)) if name.startswith("step-"))
+
+    def files(self, out, step):
+        folder = self.path(out, f"step-{step:06}")
+        found = {}
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), "rb") as file:
+                found[name] = file.read()
+        return found
+
+    def assert_same_run(self, out, other, step=12):
+        self.assertEqual(self.measured(out), self.measured(other))
+        a, b = self.files(out, step), self.files(other, step)
+        self.assertEqual(sorted(a), sorted(b))
+        for name in a:
+            self.assertTrue(a[name] == b[name], f"{name} differs")
+
+    def start(self, out, *words, **keys):
+        """A process that trains, in the background."""
+        return subprocess.Popen([program.DURE, "train", self.config(out, **keys), *words],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def wait_for_lines(self, out, n, process, seconds=60):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if len(self.metrics(out)) >= n:
+                    return
+            except (OSError, ValueError):  # not there yet, or a line half written
+                pass
+            self.assertLess(time.monotonic(), end)
+            self.assertIsNone(process.poll(), process.stderr.read() if process.poll() else "")
+            time.sleep(0.005)
+
+
+class Training(Base):
+    def test_a_run(self):
+        for model in MODELS:
+            with self.subTest(model):
+                done = self.train(model, model=model, keys={"steps": 150})
+                self.assertEqual(done.out, self.path(model, "step-000150") + "\n")
+                lines = self.metrics(model)
+                self.assertEqual([line["step"] for line in lines], list(range(1, 151)))
+                self.assertEqual([line["tokens"] for line in lines], list(range(64, 150 * 64 + 1, 64)))
+                self.assertAlmostEqual(lines[0]["lr"], 0.01 / 3)
+                self.assertTrue(all(line["tok_s"] > 0 and line["grad_norm"] > 0 for line in lines))
+                self.assertLess(abs(lines[0]["loss"] - math.log(VOCAB)), 1)
+                self.assertLess(lines[-1]["loss"], lines[0]["loss"] - 1)
+                for key in ("balance", "overload"):
+                    self.assertEqual(key in lines[0], model == "deepseek")
+                self.assertEqual(sorted(os.listdir(self.path(model))),
+                                 ["lock", "metrics.jsonl", "step-000150"])
+                self.assertEqual(sorted(self.files(model, 150)),
+                                 ["config.json", "model.safetensors", "state.json",
+                                  "state.safetensors"])
+
+    def test_the_checkpoint_is_a_model(self):
+        """Its logits give the loss that the next step measures."""
+        for model in MODELS:
+            with self.subTest(model):
+                self.train(model, model=model, keys={"checkpoint.every": 11})
+                tokens = array.array("H")
+                with open(self.path("tokens.bin"), "rb") as file:
+                    tokens.frombytes(file.read())
+                first = 11 * 4 * 16  # of step 12; the data wraps
+                losses = []
+                for b in range(4):
+                    at = first + 16 * b
+                    row = [tokens[(at + i) % len(tokens)] for i in range(17)]
+                    with open(self.path("ids"), "w", encoding="utf-8") as file:
+                        file.write(" ".join(map(str, row[:16])))
+                    program.run("logits", self.path(model, "step-000011"), "--tokens-file",
+                                self.path("ids"), "-o", self.path("logits.npy"))
+                    shape, logits = program.npy(self.path("logits.npy"))
+                    self.assertEqual(shape, (16, VOCAB))
+                    for i, target in enumerate(row[1:]):
+                        values = logits[i * VOCAB:(i + 1) * VOCAB]
+                        top = max(values)
+                        losses.append(top - values[target] +
+                                      math.log(sum(math.exp(v - top) for v in values)))
+                self.assertAlmostEqual(sum(losses) / len(losses), self.metrics(model)[11]["loss"],
+                                       places=4)
+                # Without a tokenizer answers are ids.
+                done = program.run("run", self.path(model, "step-000011"), "--tokens-file",
+                                   self.path("ids"), "-n", 5, "--temp", 0, "--json").json
+                top = max(range(VOCAB), key=lambda v: logits[15 * VOCAB + v])
+                self.assertEqual((done["tokens"][0], len(done["tokens"]), done["text"]), (top, 5, ""))
+                program.run("bench", self.path(model, "step-000011"), "-p", 8, "-n", 2, "-r", 1)
+                shown = program.run("perplexity", self.path(model, "step-000011"), "--tokens",
+                                    self.path("ids"), "--json").json
+                self.assertAlmostEqual(shown["nll"], sum(losses[48:63]) / 15, places=4)
+                self.assertIn("tokenizer.json", program.run(
+                    "run", self.path(model, "step-000011"), "-p", "x", status=1).err)
+
+    def test_tokenizer_goes_with_it(self):
+        _, size = self.make_tokenizer()
+        for tokenizer in ("tok", "tok/tokenizer.json"):
+            self.train("a", "--overwrite", keys={"model.vocab_size": size, "steps": 2, "tokenizer":
+                                                 self.path(tokenizer)})
+            made = self.path("a", "step-000002")
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                self.assertEqual(program.read(made, name), program.read(self.path("tok"), name))
+            self.assertIn("eos_token_id", json.loads(program.read(made, "config.json")))
+        done = program.run("run", made, "--raw", "-p", "one two", "-n", "8", "--temp", "0",
+                           "--ignore-eos")
+        program.run("convert", made, self.path("a.gguf"))
+        again = program.run("run", self.path("a.gguf"), "--raw", "-p", "one two", "-n", "8",
+                            "--temp", "0", "--ignore-eos")
+        self.assertEqual(done.out_bytes, again.out_bytes)
+        self.assertNotEqual(done.out_bytes, b"")
+        # A run that goes on keeps the tokenizer, also when its source is gone.
+        shutil.rmtree(self.path("tok"))
+        self.train("a", "--resume", keys={"model.vocab_size": size, "steps": 3})
+        self.assertIn("tokenizer.json", self.files("a", 3))
+        self.assertEqual(self.files("a", 3)["tokenizer.json"], self.files("a", 2)["tokenizer.json"])
+        self.assertIn("tokenizer = nowhere", self.train(
+            "b", keys={"steps": 1, "tokenizer": "nowhere"}, status=1).err)
+
+    def make_tokenizer(self):
+        """A folder with a tokenizer, and how many tokens it has."""
+        with open(self.path("text"), "w", encoding="utf-8") as file:
+            file.write("one two three four five six seven one two three " * 20)
+        done = program.run("tokenizer", "train", "--vocab", 280, "--out", self.path("tok"), "--json",
+                           self.path("text"))
+        return self.path("tok"), done.json["vocab"]
+
+    def test_init(self):
+        """From a directory and from a GGUF file."""
+        folder, size = self.make_tokenizer()
+        for model in MODELS:
+            with self.subTest(model):
+                self.train(model, model=model,
+                           keys={"model.vocab_size": size, "tokenizer": folder})
+                start = self.path(model, "step-000012")
+                program.run("convert", start, self.path("m.gguf"))
+                for i, init in enumerate((start, self.path("m.gguf"))):
+                    self.train(f"{model}{i}", model=None, keys={"init": init, "steps": 3})
+                a, b = self.measured(f"{model}0"), self.measured(f"{model}1")
+                self.assertEqual(a, b)
+                # Step 1 reads what step 1 of the first run read, with better weights.
+                self.assertLess(a[0]["loss"], self.measured(model)[0]["loss"])
+                a, b = self.files(f"{model}0", 3), self.files(f"{model}1", 3)
+                self.assertTrue(a["model.safetensors"] == b["model.safetensors"])
+                self.assertIn("tokenizer.json", b)
+                self.assertEqual(a["config.json"], b["config.json"])
+
+    def test_validation(self):
+        self.train("a", keys={"data.validation": self.path("other.bin"), "checkpoint.every": 5,
+                              "validate.batches": 100})
+        lines = self.metrics("a")
+        self.assertEqual([line["step"] for line in lines if "validation" in line], [5, 10, 12])
+        self.train("b", keys={"data.validation": self.path("other.bin"), "validate.every": 4,
+                              "validate.batches": 1})
+        lines = self.metrics("b")
+        self.assertEqual([line["step"] for line in lines if "validation" in line], [4, 8, 12])
+        # It changes nothing else, and what is measured is the loss of those sequences.
+        self.train("c")
+        for line in lines:
+            line.pop("validation", None)
+            line.pop("tok_s")
+        self.assertEqual(lines, self.measured("c"))
+        self.train("d", keys={"data.validation": self.path("tokens.bin"), "validate.every": 11,
+                              "validate.batches": 1, "optim.lr": 0})
+        lines = self.metrics("d")
+        self.assertEqual(lines[10]["validation"], lines[0]["loss"])
+
+    def test_best_checkpoint_stays(self):
+        """Data that contradict the validation data: the first checkpoint is the best."""
+        self.write_tokens("up.bin", [i % VOCAB for i in range(300)])
+        self.write_tokens("down.bin", [-i % VOCAB for i in range(300)])
+        self.train("a", keys={"data.tokens": self.path("up.bin"), "steps": 20, "checkpoint.every": 2,
+                              "checkpoint.keep": 2, "data.validation": self.path("down.bin")})
+        lines = [line for line in self.metrics("a") if "validation" in line]
+        best = min(lines, key=lambda line: line["validation"])["step"]
+        self.assertLess(best, 18)
+        self.assertEqual(self.checkpoints("a"), [f"step-{step:06}" for step in (best, 18, 20)])
+
+    def test_router_biases(self):
+        """Each step moves them by 0 or +-0.01."""
+        self.train("a", model="deepseek", keys={"checkpoint.every": 1, "checkpoint.keep": 20})
+        before = [0.0] * 8
+        for step in range(1, 13):
+            tensors = safetensors(self.path("a", f"step-{step:06}", "model.safetensors"))
+            shape, bias = tensors["model.layers.1.mlp.gate.e_score_correction_bias"]
+            self.assertEqual(shape, [8])
+            moved = [round((new - old) / 0.01, 3) for new, old in zip(bias, before)]
+            self.assertTrue(set(moved) <= {-1, 0, 1}, moved)
+            self.assertIn(1, moved)
+            before = list(bias)
+
+    def test_clip_and_schedule(self):
+        """A first step of plain SGD is lr * clip / norm long; a warm-up ends at optim.lr."""
+        keys = {"optim.name": "sgd", "optim.momentum": 0, "optim.weight_decay": 0, "ema.decay": 0,
+                "optim.clip": 0.001, "schedule.warmup_steps": 2, "steps": 2, "checkpoint.every": 1,
+                "optim.lr": 0.5}
+        self.train("a", keys=keys)
+        weights = [safetensors(self.path("a", f"step-{step:06}", "model.safetensors"))
+                   for step in (1, 2)]
+        square = sum((x - y) ** 2 for name in weights[0]
+                     for x, y in zip(weights[0][name][1], weights[1][name][1]))
+        self.assertAlmostEqual(math.sqrt(square) / (0.5 * 0.001), 1, places=3)
+        self.assertEqual([line["lr"] for line in self.metrics("a")], [0.25, 0.5])
+        self.assertGreater(self.metrics("a")[0]["grad_norm"], 0.01)
+        self.assertNotIn("state.safetensors", self.files("a", 2))
+
+
+class SameBits(Base):
+    def test_threads(self):
+        for model in MODELS:
+            for i, keys in enumerate(({}, OTHER)):
+                for n in (1, 2, 3):
+                    self.train(f"{model}{i}{n}", "--threads", n, model=model, keys=keys)
+                self.assert_same_run(f"{model}{i}1", f"{model}{i}2")
+                self.assert_same_run(f"{model}{i}1", f"{model}{i}3")
+
+    def test_accumulation(self):
+        for model in MODELS:
+            for i, keys in enumerate(({}, OTHER)):
+                for n in (1, 2, 4):
+                    self.train(f"{model}{i}{n}", model=model,
+                               keys={**keys, "accumulate": n, "batch_seqs": 4 // n})
+                for n in (2, 4):
+                    a, b = f"{model}{i}1", f"{model}{i}{n}"
+                    self.assertEqual(self.measured(a), self.measured(b))
+                    for name in ("model.safetensors", "state.safetensors"):
+                        self.assertTrue(self.files(a, 12)[name] == self.files(b, 12)[name], name)
+
+    def test_resume_at_every_step(self):
+        for model in MODELS:
+            every = {**OTHER, "checkpoint.every": 1, "checkpoint.keep": 20}
+            self.train("whole", "--overwrite", model=model, keys=every)
+            for step in range(1, 12):
+                out = f"{model}{step}"
+                os.mkdir(self.path(out))
+                shutil.copy(self.path("whole", "metrics.jsonl"), self.path(out))
+                shutil.copytree(self.path("whole", f"step-{step:06}"),
+                                self.path(out, f"step-{step:06}"))
+                self.train(out, "--resume", model=model, keys={**OTHER, "checkpoint.every": step % 3})
+                self.assert_same_run("whole", out)
+
+    def test_stop_by_steps_and_go_on(self):
+        self.train("whole", "--threads", 1)
+        for steps in (1, 5, 6, 12):
+            self.train("a", "--resume", "--threads", 2, keys={"steps": steps})
+        self.assert_same_run("whole", "a")
+        # A run that is done stays as it is.
+        before = self.files("a", 12)
+        done = self.train("a", "--resume")
+        self.assertEqual(done.out, self.path("a", "step-000012") + "\n")
+        self.assertEqual(before, self.files("a", 12))
+        self.assert_same_run("whole", "a")
+
+    def test_killed(self):
+        """Killed at any moment, as often as it takes: the same bytes."""
+        keys = {"steps": 300, "checkpoint.every": 3, "checkpoint.keep": 2}
+        start = time.monotonic()
+        self.train("whole", "-q", keys=keys)
+        whole_s = time.monotonic() - start
+        rng = random.Random(11)
+        n_kills = 0
+        while n_kills < KILLS:
+            shutil.rmtree(self.path("a"), ignore_errors=True)
+            for _ in range(KILLS - n_kills + 1):
+                process = self.start("a", "--resume", "-q", **keys)
+                try:
+                    process.wait(rng.uniform(0, whole_s / 2))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    n_kills += 1
+                process.communicate()
+                if process.returncode == 0:
+                    break
+            self.train("a", "--resume", "-q", keys=keys)
+            self.assert_same_run("whole", "a", 300)
+            self.assertEqual(self.checkpoints("a"), self.checkpoints("whole"))
+
+    def test_signals(self):
+        """SIGINT and SIGTERM: the step is finished and saved; going on gives the same bytes."""
+        keys = {"steps": 400}
+        self.train("whole", "-q", keys=keys)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process = self.start("a", "--resume", **keys)
+            self.wait_for_lines("a", len(self.metrics("a")) + 5 if number == signal.SIGINT else 5,
+                                process)
+            process.send_signal(number)
+            out, err = process.communicate()
+            self.assertEqual((process.returncode, out), (130, b""), err)
+            step = len(self.metrics("a"))
+            self.assertIn(f"saved as {self.path('a')}/step-{step:06}; to go on: dure train --resume "
+                          f"{self.path('a.conf')}\n", err.decode())
+            self.assertLess(step, 400)
+        self.train("a", "--resume", "-q", keys=keys)
+        self.assert_same_run("whole", "a", 400)
+
+
+class Folder(Base):
+    """What is in the way, damaged or full."""
+
+    def test_holds_a_run(self):
+        self.train("a", keys={"steps": 2})
+        before = self.files("a", 2)
+        done = self.train("a", keys={"steps": 2}, status=1)
+        self.assertIn("holds a run: --resume goes on with it, --overwrite removes it", done.err)
+        self.assertEqual(before, self.files("a", 2))
+        for name in ("notes.txt", "step-mine"):
+            with open(self.path("a", name), "w", encoding="utf-8"):
+                pass
+        self.train("a", "--overwrite", keys={"steps": 3})
+        self.assertEqual(sorted(os.listdir(self.path("a"))),
+                         ["lock", "metrics.jsonl", "notes.txt", "step-000003", "step-mine"])
+        self.assertEqual(len(self.metrics("a")), 3)
+        with open(self.path("a", "step-000003", "notes.txt"), "w", encoding="utf-8"):
+            pass
+        done = self.train("a", "--overwrite", keys={"steps": 3}, status=1)
+        self.assertIn("step-000003: holds notes.txt, which belongs to no checkpoint", done.err)
+        self.assertIn("notes.txt", self.files("a", 3))
+
+    def test_resume_begins_where_there_is_nothing(self):
+        self.train("a", "--resume")
+        self.train("b")
+        self.assert_same_run("a", "b")
+        os.makedirs(self.path("c"))
+        shutil.copy(self.path("a", "metrics.jsonl"), self.path("c"))
+        self.train("c", "--resume")
+        self.assert_same_run("c", "b")
+
+    def test_damaged(self):
+        """The last whole checkpoint is taken, one line tells of each that is not."""
+        keys = {"checkpoint.every": 4}
+        self.train("whole", keys=keys)
+        damages = {"truncated": lambda folder: os.truncate(folder + "/state.safetensors", 1000),
+                   "gone": lambda folder: os.remove(folder + "/state.json"),
+                   "empty": lambda folder: os.truncate(folder + "/model.safetensors", 0),
+                   "foreign": lambda folder: shutil.copy(
+                       program.model("llama_tied") + "/model.safetensors", folder)}
+        for name, damage in damages.items():
+            with self.subTest(name):
+                shutil.rmtree(self.path("a"), ignore_errors=True)
+                shutil.copytree(self.path("whole"), self.path("a"))
+                damage(self.path("a", "step-000012"))
+                done = self.train("a", "--resume", "-q", keys=keys)
+                self.assertEqual(done.err.count("\n"), 1, done.err)
+                self.assertIn("not resumed from: " + self.path("a", "step-000012"), done.err)
+                self.assert_same_run("whole", "a")
+        for step in (4, 8, 12):
+            damages["truncated"](self.path("a", f"step-{step:06}"))
+        done = self.train("a", "--resume", "-q", keys=keys)
+        self.assertEqual(done.err.count("not resumed from: "), 3)
+        self.assertIn("no checkpoint is whole: the run begins anew", done.err)
+        self.assert_same_run("whole", "a")
+
+    def test_changed_keys(self):
+        self.train("a", keys={"steps": 2})
+        before = self.files("a", 2)
+        for key, value in (("optim.lr", 0.02), ("seed", 4), ("seq_len", 8), ("accumulate", 2),
+                           ("model.hidden_size", 16), ("data.order", "shuffled")):
+            done = self.train("a", "--resume", keys={key: value}, status=1)
+            self.assertIn(f"{key} is '{value}' now and was '", done.err)
+            self.assertIn("it would not be the same run", done.err)
+        self.write_tokens("tokens.bin", [3] * 700)
+        done = self.train("a", "--resume", status=1)
+        self.assertIn("tokens.bin: is not what it was when the run was begun", done.err)
+        self.assertEqual(before, self.files("a", 2))
+        self.assertEqual(len(self.metrics("a")), 2)
+
+    def test_one_process(self):
+        process = self.start("a", "-q", steps=100000)
+        self.wait_for_lines("a", 1, process)
+        for how in ("--resume", "--overwrite"):
+            self.assertIn("another process holds it", self.train("a", how, status=1).err)
+        process.kill()
+        process.communicate()
+        self.train("a", "--overwrite", keys={"steps": 1})
+
+    def test_full_disk(self):
+        """Files may not grow beyond a limit: the last checkpoint stays whole."""
+        keys = {"steps": 400, "checkpoint.every": 10}
+        self.train("whole", "-q", keys=keys)
+        size = len(self.files("whole", 400)["state.safetensors"])
+        n_bytes = os.path.getsize(self.path("whole", "metrics.jsonl"))
+        self.assertGreater(size, n_bytes // 4)
+        process = subprocess.run(
+            [program.DURE, "train", self.config("a", **keys), "-q"], capture_output=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes // 2, n_bytes)))
+        if size < n_bytes // 2:
+            self.assertEqual(process.returncode, 1)
+            self.assertIn(b"metrics.jsonl: cannot write it: File too large", process.stderr)
+            self.assertIn(b"the last checkpoint is", process.stderr)
+        self.train("a", "--resume", "-q", keys=keys)
+        self.assert_same_run("whole", "a", 400)
+        process = subprocess.run(
+            [program.DURE, "train", self.config("b", **keys), "-q"], capture_output=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, size)))
+        self.assertEqual(process.returncode, 1)
+        self.assertIn(b"state.safetensors: cannot write it: File too large", process.stderr)
+        self.assertEqual(sorted(os.listdir(self.path("b"))), ["lock", "metrics.jsonl"])
+
+    def test_not_finite(self):
+        """Weights that explode end the run; the checkpoint before it stays."""
+        keys = {"optim.lr": 1000, "optim.weight_decay": 1000, "schedule.warmup_steps": 0,
+                "checkpoint.every": 1, "checkpoint.keep": 20}
+        done = self.train("a", "-q", keys=keys, status=1)
+        self.assertRegex(done.err, r"step \d+: (the loss is .*)?model\.\S+ is not finite")
+        steps = len(self.checkpoints("a"))
+        for line in self.metrics("a"):
+            self.assertTrue(math.isfinite(line["loss"]))
+        self.assertLess(steps, 12)
+        for name in self.checkpoints("a"):
+            for _, values in safetensors(self.path("a", name, "model.safetensors")).values():
+                self.assertTrue(all(map(math.isfinite, values)))
+
+
+class CommandLine(Base):
+    def test_keys(self):
+        text = program.run("train", "--keys").out
+        listed = program.run("train", "--keys", "--json").json
+        for key in listed:
+            self.assertIn("\n" + key["key"], "\n" + text)
+        names = [key["key"] for key in listed]
+        for name in ("init", "out", "steps", "seq_len", "batch_seqs", "accumulate", "seed", "dtype",
+                     "data.tokens", "data.token_bytes", "data.order", "optim.lr", "model.arch",
+                     "checkpoint.every", "checkpoint.keep", "router.bias_step", "mtp.weight"):
+            self.assertIn(name, names)
+
+    def test_everything_by_set(self):
+        self.train("a", keys={"steps": 2})
+        keys = {**LLAMA, **RUN, "steps": 2, "data.tokens": self.path("tokens.bin"),
+                "out": self.path("b")}
+        words = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+        program.run("train", *words)
+        self.assert_same_run("a", "b", 2)
+
+    def test_mistakes(self):
+        tokens = self.path("tokens.bin")
+        for words, message in (
+                (("--set", "stepz=3"), "unknown key stepz, did you mean steps"),
+                (("--set", "steps"), "takes KEY=VALUE"),
+                (("--set", "steps=x"), "takes a whole number"),
+                ((), "neither init nor model.arch"),
+                (("--resume", "--overwrite"), "choose one"),
+                (("--json",), "--json goes with --keys"),
+                (("--keys", "--resume"), "--keys lists the keys"),
+                (("--set", "init=x", "--set", "model.arch=llama"), "init and model.* are both given"),
+                (("a.conf", "b.conf"), "an argument too many"),
+                (("--threads", "0"), "--threads")):
+            with self.subTest(words):
+                done = program.run("train", *words, status=2)
+                self.assertEqual(done.out, "")
+                self.assertIn(message, done.err)
+        config = self.config("a", **{"nonsense": 1})
+        self.assertIn(f"{config}:", program.run("train", config, status=2).err)
+        self.assertIn("nowhere.conf", program.run("train", "nowhere.conf", status=1).err)
+        for keys, message in (({"data.tokens": "nowhere"}, "nowhere: cannot open it"),
+                              ({"model.arch": "gpt2"}, "gpt2"),
+                              ({"model.hidden_size": None}, "hidden_size"),
+                              ({"model.vocab_size": 60}, "outside the vocabulary"),
+                              ({"seq_len": 4096}, "longer than max_position_embeddings"),
+                              ({"mtp.weight": 0.1}, "mtp.weight"),
+                              ({"router.bias_step": 0.1}, "router.bias_step"),
+                              ({"out": tokens}, "tokens.bin")):
+            with self.subTest(keys):
+                done = self.train("b", keys=keys, status=1)
+                self.assertIn(message, done.err)
+                self.assertEqual(done.err.count("\n"), 1, done.err)
+
+    def test_lines(self):
+        err = self.train("a", keys={"steps": 25}).err.splitlines()
+        self.assertEqual([line.split("  ")[0] for line in err],
+                         ["step 1/25", "step 10/25", "step 20/25", "step 25/25"])
+        self.assertRegex(err[1], r"loss \d\.\d+  smooth \d\.\d+  lr \S+  norm \S+  [\d,]+ tok/s  "
+                                 r"\d+:\d\d left$")
+        self.assertEqual(self.train("b", "--quiet").err, "")
+
+    def test_on_a_terminal(self):
+        screen = terminal.Terminal("train", self.config("a"), columns=60)
+        seen = screen.read_until("step 12/12")
+        seen += screen.read_until("step-000012")
+        self.assertIn("\rstep 1/12", seen)
+        for line in seen.replace("\n", "\r").split("\r"):
+            self.assertLessEqual(len(line.replace("\033[K", "")), 60 + len(self.path("a")))
+
+
+if __name__ == "__main__":
+    tap.main()
