@@ -30,7 +30,8 @@
     X(NOPE, hp->k_dim - hp->rope_dim)                                                              \
     X(VH, hp->v_dim)                                                                               \
     X(H_NOPE_V, hp->n_head *(hp->k_dim - hp->rope_dim + hp->v_dim))                                \
-    X(PAIRS, hp->rope_dim / 2)
+    X(PAIRS, hp->rope_dim / 2)                                                                     \
+    X(D2, 2 * hp->d_model)
 
 #define DU_DIM_ENUM(name, value) DU_DIM_##name,
 typedef enum { DU_DIM_LIST(DU_DIM_ENUM) DU_DIM_COUNT } du_dim;
@@ -59,7 +60,8 @@ int64_t du_dim_value(const du_hparams *hp, du_dim dim);
     X(EXPERT_DOWN, "experts down")                                                                 \
     X(SHARED_GATE, "shared expert gate")                                                           \
     X(SHARED_UP, "shared expert up")                                                               \
-    X(SHARED_DOWN, "shared expert down")
+    X(SHARED_DOWN, "shared expert down")                                                           \
+    X(NEXTN_PROJ, "projection of the next token")
 
 #define DU_ROLE_ENUM(name, text) DU_ROLE_##name,
 typedef enum { DU_ROLE_LIST(DU_ROLE_ENUM) DU_ROLE_COUNT } du_role;
@@ -82,7 +84,8 @@ typedef enum {
     DU_IN_MOE,        /* layers from n_dense_layer on */
     DU_IN_MOE_SHARED, /* those, when there are shared experts */
     DU_IN_Q_LATENT,   /* q_rank > 0 */
-    DU_IN_Q_PLAIN     /* q_rank = 0 */
+    DU_IN_Q_PLAIN,    /* q_rank = 0 */
+    DU_IN_NEXTN       /* layers behind the trunk, which predict further tokens */
 } du_where;
 
 /* How rows differ between the containers. */
@@ -119,7 +122,8 @@ enum { DU_WEIGHT_NAME_BYTES = 256 };
 /* Matrices that the entry stacks: 1, n_head or n_expert. */
 int64_t du_weight_def_n(const du_weight_def *def, const du_hparams *hp);
 
-/* Is the weight there in layer i (top weights: any i)? */
+/* Is the weight there in layer i (top weights: any i)? Layers from n_layer on are those behind the
+ * trunk, whose weights a model may lack. */
 bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t layer);
 
 /* Weights outside the layers, the same for all architectures. */
@@ -139,7 +143,13 @@ typedef struct {
     const float *router_bias;                      /* [E] or NULL */
     du_mat *expert_gate, *expert_up, *expert_down; /* [E] */
     du_mat shared_gate, shared_up, shared_down;    /* width FX * shared */
+    /* Behind the trunk: [D], [D], [D], [D,2D] (DeepSeek-V3, arXiv 2412.19437, section 2.2) */
+    const float *nextn_embed_norm, *nextn_hidden_norm, *nextn_norm;
+    du_mat nextn_proj;
 } du_block;
+
+/* Files that have a layer behind the trunk hold its projection under this name. */
+#define DU_NEXTN_PROJ_HF "model.layers.%d.eh_proj.weight"
 
 /* The entries of an architecture's table that fill du_top_weights. */
 #define DU_TOP_WEIGHTS                                                                             \
@@ -211,6 +221,9 @@ typedef struct du_arch {
 
     const struct du_arch_train *train; /* its attention in training (model/grad_int.h) */
 } du_arch;
+
+/* Layers of the trunk and, where the architecture has such, behind it. */
+int64_t du_arch_n_layers(const du_arch *arch, const du_hparams *hp);
 
 /* NULL when unknown. */
 const du_arch *du_arch_of_gguf(du_sv name);

@@ -44,6 +44,13 @@
         .hf = "model.layers.%d.mlp.experts.%d." hf_ ".weight", .input = input_, __VA_ARGS__        \
     }
 
+#define NEXTN(field_, rows_, cols_, kind_, role_, hf_)                                             \
+    {                                                                                              \
+        .field = offsetof(du_deepseek2_layer, block.field_), .kind = DU_WEIGHT_##kind_,            \
+        .in_layer = true, .where = DU_IN_NEXTN, .role = DU_ROLE_##role_, .rows = DU_DIM_##rows_,   \
+        .cols = DU_DIM_##cols_, .hf = "model.layers.%d." hf_ ".weight"                             \
+    }
+
 static const du_weight_def weights[] = {
     DU_TOP_WEIGHTS,
     VEC(block.attn_norm, ALL, D, "attn_norm", "input_layernorm"),
@@ -109,6 +116,10 @@ static const du_weight_def weights[] = {
         "ffn_norm"),
     MAT(block.shared_down, SHARED_DOWN, MOE_SHARED, D, FS, "ffn_down_shexp",
         "mlp.shared_experts.down_proj", "shared_hidden"),
+    NEXTN(nextn_embed_norm, D, ONE, VEC, NORM, "enorm"),
+    NEXTN(nextn_hidden_norm, D, ONE, VEC, NORM, "hnorm"),
+    NEXTN(nextn_proj, D, D2, MAT, NEXTN_PROJ, "eh_proj"),
+    NEXTN(nextn_norm, D, ONE, VEC, NORM, "shared_head.norm"),
 };
 
 static du_err needs_latent(const du_hparams *hp, const char *path, du_diag *diag) {

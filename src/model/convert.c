@@ -112,7 +112,8 @@ du_err du_plan_make(du_plan *plan, const du_model *model, const du_convert_param
     *stats = (du_convert_stats){0};
     const du_arch *arch = model->arch;
     bool good = true;
-    for (int64_t layer = -1; good && layer < model->hp.n_layer; layer++) {
+    int64_t n_layers = model->hp.n_layer + (gguf ? 0 : du_model_n_nextn(model));
+    for (int64_t layer = -1; good && layer < n_layers; layer++) {
         for (int64_t i = 0; good && i < arch->n_weights; i++) {
             const du_weight_def *def = &arch->weights[i];
             if (def->in_layer == (layer >= 0)) {

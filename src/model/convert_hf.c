@@ -73,6 +73,7 @@ static du_err recover_llama3(const du_model *model, du_hparams *hp, du_diag *dia
 
 du_err du_convert_config(json_t **out, const du_model *model, du_diag *diag) {
     du_hparams hp = model->hp;
+    hp.n_nextn = du_model_n_nextn(model);
     du_err err = model->top.rope_factors ? recover_llama3(model, &hp, diag) : DU_OK;
     if (err != DU_OK) {
         return err;

@@ -21,6 +21,9 @@ typedef struct {
     const int32_t *tokens; /* [T] in [0, n_vocab) */
     const int32_t *first;  /* [T]: the first position of its sequence that a row sees, the beginning
                               of its document; NULL: 0 */
+    struct du_objective *next; /* of the token behind the next, by the block behind the trunk (a
+                                  row's next token is the one that follows it; a sequence's last
+                                  row must have no target); NULL: not computed */
 } du_grad_rows;
 
 /* What is kept for the backward pass, and what is computed again. */
@@ -58,7 +61,8 @@ du_err du_grad_loss(du_ctx *ctx, du_grad *grad, const du_grad_rows *rows, du_obj
 /* [params->n_values], as params->values; the gradient of a bias that only chooses is 0. */
 const float *du_grad_values(const du_grad *grad);
 
-/* How often each expert was chosen in the step, [n_layer, n_expert]; NULL for dense models. */
+/* How often each expert was chosen in the step, [layers, n_expert], the one behind the trunk last;
+ * NULL for dense models. */
 const int64_t *du_grad_counts(const du_grad *grad);
 
 /* The balance loss of the step's sequences, times seq_balance, meaned over them. */

@@ -1,10 +1,11 @@
-/* Inside model/: what an architecture adds to the training pass of grad.c, its attention. */
+/* Inside model/: the training pass, in parts, and what an architecture adds to it, its attention.
+ */
 #ifndef DU_MODEL_GRAD_INT_H
 #define DU_MODEL_GRAD_INT_H
 
 #include "model/grad.h"
 #include "nn/attn_train.h"
-#include "nn/linear_train.h"
+#include "nn/moe_train.h"
 
 /* One micro-batch. */
 typedef struct {
@@ -26,6 +27,73 @@ struct du_arch_train {
     du_err (*bwd)(const du_grad_pass *pass, int64_t layer, float *dx, const float *dy,
                   const float *x, void *kept);
 };
+
+typedef struct {
+    float *x, *norm1, *mid, *norm2; /* [T,D] */
+    void *attn;
+    du_ffn_kept ffn; /* dense, or the shared experts */
+    du_moe_kept moe;
+} du_grad_layer;
+
+struct du_grad {
+    const du_params *params;
+    du_grad_params how;
+    int64_t n_layers; /* of the trunk and behind it */
+    float *values;    /* gradients [n_values] */
+    float *nodes[DU_LEAF_LEVELS];
+    /* Of the output matrix, whose leaves are parts of sequences, from the trunk and from behind it;
+     * of the embedding of next tokens. [V*D] */
+    float *out_nodes[2][DU_LEAF_LEVELS], *next_nodes[DU_LEAF_LEVELS];
+    int64_t *counts; /* [n_layers, E] */
+    double balance;
+    du_arena *arena;
+    du_grad_layer *layers; /* [n_layers] */
+    float *x, *norm;       /* [T,D] behind the trunk, and normalised */
+    /* Behind the trunk: embeddings of the next tokens, [T,2D] what is projected, and the layer's
+     * output, normalised too */
+    float *next_embed, *next_in, *next_x, *next_norm;
+    int64_t T; /* rows there is room for */
+};
+
+/* A pass over one micro-batch. */
+typedef struct {
+    du_grad_pass pass;
+    du_train train;
+    du_grad *grad;
+    bool backward;
+    float *dx, *dy; /* [T,D]; dy also receives what layers put out in the forward pass */
+} du_grad_run;
+
+/* A layer from its input, and its output to `out` (NULL: not wanted); backward from r->dx to r->dx,
+ * d(loss)/d(input). */
+DU_NODISCARD
+du_err du_grad_layer_fwd(const du_grad_run *r, int64_t i, float *out);
+DU_NODISCARD
+du_err du_grad_layer_bwd(const du_grad_run *r, int64_t i);
+
+void du_grad_norm_fwd(const du_grad_run *r, float *y, const float *x, const float *w);
+
+/* r->dx += the gradient through a norm, from r->dy */
+DU_NODISCARD
+du_err du_grad_norm_bwd(const du_grad_run *r, const float *x, const float *w);
+
+/* Buffers for the nodes that wait after the first n leaves. */
+DU_NODISCARD
+du_err du_grad_take_nodes(float **nodes, int64_t n_values, int64_t n_leaves);
+
+/* The output matrix over the rows of `norm`: logits, objective, r->dy = d(loss)/d(norm).
+ * i  0 for the trunk, whose gradient of the matrix is written; 1 behind it: added */
+DU_NODISCARD
+du_err du_grad_out(const du_grad_run *r, const float *norm, du_objective *objective, int64_t i);
+
+/* The block behind the trunk, forward and backward; r->dy, the gradient of the trunk's normalised
+ * output, is added to, r->dx overwritten. dnext [T,D] out: of the next tokens' embeddings. */
+DU_NODISCARD
+du_err du_grad_nextn(const du_grad_run *r, float *dnext);
+
+/* That gradient into the embedding's, behind everything else. */
+DU_NODISCARD
+du_err du_grad_nextn_embed(const du_grad_run *r, const float *dnext);
 
 /* n values from the arena of what is kept */
 #define DU_KEEP(arena, type, n) ((type *)du_arena_alloc(arena, (size_t)(n), sizeof(type)))

@@ -53,12 +53,17 @@ typedef struct {
     int64_t d_ff_expert, n_shared_expert;
     du_router router; /* n_expert 0: dense model */
 
-    int64_t n_nextn; /* layers behind the trunk that predict further tokens; not used */
+    int64_t n_nextn; /* layers behind the trunk that predict further tokens; used in training */
 } du_hparams;
 
 /* Latent attention splits a head's k_dim in a part without positions and a rotated part. */
 static inline int64_t du_hparams_nope(const du_hparams *hp) {
     return hp->k_dim - hp->rope_dim;
+}
+
+/* Has layer i, of the trunk or behind it, experts? */
+static inline bool du_hparams_has_experts(const du_hparams *hp, int64_t i) {
+    return i >= hp->n_dense_layer && hp->router.n_expert > 0;
 }
 
 /* The factor of q . k before the softmax: k_dim^-0.5, times YaRN's squared magnitude where

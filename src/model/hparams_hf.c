@@ -402,5 +402,8 @@ du_err du_hparams_write_hf(const du_hparams *hp, json_t *obj, du_diag *diag) {
         set_num(config, "moe_intermediate_size", (double)hp->d_ff_expert);
         set(config, "norm_topk_prob", json_boolean(hp->router.normalise));
     }
+    if (hp->n_nextn > 0) {
+        set_num(config, "num_nextn_predict_layers", (double)hp->n_nextn);
+    }
     return config->failed ? du_fail_nomem(diag, "config.json") : DU_OK;
 }

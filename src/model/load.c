@@ -87,7 +87,7 @@ int64_t du_weight_def_n(const du_weight_def *def, const du_hparams *hp) {
 }
 
 bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t layer) {
-    bool moe = layer >= hp->n_dense_layer;
+    bool moe = du_hparams_has_experts(hp, layer);
     switch (def->where) {
     case DU_IN_ALL:
         return true;
@@ -101,8 +101,18 @@ bool du_weight_def_in(const du_weight_def *def, const du_hparams *hp, int64_t la
         return hp->q_rank > 0;
     case DU_IN_Q_PLAIN:
         return hp->q_rank == 0;
+    case DU_IN_NEXTN:
+        return layer >= hp->n_layer;
     }
     return false;
+}
+
+int64_t du_model_n_nextn(const du_model *model) {
+    int64_t n = 0, n_max = du_arch_n_layers(model->arch, &model->hp) - model->hp.n_layer;
+    while (n < n_max && du_model_block(model, model->hp.n_layer + n)->nextn_proj.data) {
+        n++;
+    }
+    return n;
 }
 
 void *du_model_field(const du_model *model, const du_weight_def *def, int64_t layer) {
@@ -338,12 +348,24 @@ static du_err check_unused(const loader *l) {
     return DU_OK;
 }
 
+/* Layers of the trunk, and those behind it that the files hold. */
+static int64_t n_layers_of(const loader *l) {
+    const du_hparams *hp = &l->model->hp;
+    int64_t n = hp->n_layer, n_max = l->gguf ? n : du_arch_n_layers(l->model->arch, hp);
+    char name[DU_WEIGHT_NAME_BYTES];
+    while (n < n_max && find(l, du_weight_name(name, sizeof name, DU_NEXTN_PROJ_HF, n, 0))) {
+        n++;
+    }
+    return n;
+}
+
 static du_err load_weights(const loader *l) {
     du_model *model = l->model;
+    int64_t n_layers = n_layers_of(l);
     du_err err = DU_OK;
     for (int64_t i = 0; err == DU_OK && i < model->arch->n_weights; i++) {
         const du_weight_def *def = &model->arch->weights[i];
-        int64_t n = def->in_layer ? model->hp.n_layer : 1;
+        int64_t n = def->in_layer ? n_layers : 1;
         for (int64_t layer = 0; err == DU_OK && layer < n; layer++) {
             err = load_one(l, def, layer);
         }
@@ -415,6 +437,10 @@ static bool has_weights_in(const du_arch *arch, du_where where) {
     return false;
 }
 
+int64_t du_arch_n_layers(const du_arch *arch, const du_hparams *hp) {
+    return hp->n_layer + (has_weights_in(arch, DU_IN_NEXTN) ? hp->n_nextn : 0);
+}
+
 /* The architecture has the feed-forward parts, dense or of experts, that the layers call for. */
 static du_err check_layers(const du_model *model, du_diag *diag) {
     const du_hparams *hp = &model->hp;
@@ -436,7 +462,7 @@ static du_err make_layers(du_model *model, du_diag *diag) {
         return err;
     }
     model->arena = du_arena_new(1 << 20);
-    size_t layers_bytes = (size_t)hp->n_layer * model->arch->layer_bytes;
+    size_t layers_bytes = (size_t)du_arch_n_layers(model->arch, hp) * model->arch->layer_bytes;
     model->layers = model->arena ? du_model_alloc(model, layers_bytes, 1) : NULL;
     if (!model->layers) {
         return du_fail_nomem(diag, "the model");

@@ -47,6 +47,14 @@ static inline void *du_model_layer(const du_model *model, int64_t i) {
     return (char *)model->layers + (size_t)i * model->arch->layer_bytes;
 }
 
+/* What it begins with. */
+static inline const du_block *du_model_block(const du_model *model, int64_t i) {
+    return (const du_block *)du_model_layer(model, i);
+}
+
+/* Layers behind the trunk that the model really has. */
+int64_t du_model_n_nextn(const du_model *model);
+
 /* Where the table's entry lies in layer i (top weights: any i). */
 void *du_model_field(const du_model *model, const du_weight_def *def, int64_t layer);
 

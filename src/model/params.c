@@ -36,7 +36,7 @@ static bool has_param(const du_hparams *hp, const du_weight_def *def, int64_t la
 static du_err list_params(du_params *p, const du_arch *arch, const du_hparams *hp, du_diag *diag) {
     size_t cap = 0;
     bool good = true;
-    for (int64_t layer = -1; layer < hp->n_layer; layer++) {
+    for (int64_t layer = -1; layer < du_arch_n_layers(arch, hp); layer++) {
         for (int64_t i = 0; i < arch->n_weights; i++) {
             const du_weight_def *def = &arch->weights[i];
             if (def->in_layer != (layer >= 0) || !has_param(hp, def, layer)) {
@@ -160,7 +160,7 @@ du_err du_params_load(du_params *p, const du_model *from, du_diag *diag) {
         copy to = {(uint8_t *)(p->values + t->offset)};
         if (e && e->n_bytes == t->rows * t->cols * (int64_t)sizeof(float)) {
             err = du_plan_write(&plan, e, put_values, &to, diag);
-        } else if (!t->def->optional) {
+        } else if (e || (!t->def->optional && t->layer < p->model->hp.n_layer)) {
             err = du_fail(diag, DU_EFORMAT, "%s: %s is %s", du_weights_path(from->files), t->name,
                           e ? "of another shape" : "missing");
         }

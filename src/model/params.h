@@ -36,7 +36,8 @@ du_err du_params_new(du_params **out, const json_t *config, du_diag *diag);
 
 void du_params_free(du_params *params); /* takes NULL */
 
-/* The values of a model of the same shape, of whatever container and number types.
+/* The values of a model of the same shape, of whatever container and number types. Optional tensors
+ * and layers behind the trunk that it lacks keep theirs.
  * Returns DU_OK, DU_EFORMAT (a tensor is missing there), DU_ENOMEM. */
 DU_NODISCARD
 du_err du_params_load(du_params *params, const du_model *from, du_diag *diag);

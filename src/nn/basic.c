@@ -52,7 +52,6 @@ typedef struct {
     const int32_t *order;
     const int64_t *start;
     int64_t V, D, n_rows;
-    bool add;
 } embed_job;
 
 enum { TOKENS_PER_TASK = 64 };
@@ -72,7 +71,7 @@ static void embed_token(const embed_job *job, int64_t v, float *work) {
         }
         du_leaf_row_push(&row, leaf);
     }
-    du_leaf_row_finish(&row, job->add);
+    du_leaf_row_finish(&row);
 }
 
 static void embed_tokens(void *arg, int64_t i_task, int64_t i_thread) {
@@ -84,7 +83,7 @@ static void embed_tokens(void *arg, int64_t i_task, int64_t i_thread) {
     }
 }
 
-du_err du_embed_bwd(du_ctx *ctx, const du_sums *sums, float *grad, bool add, const float *dx,
+du_err du_embed_bwd(du_ctx *ctx, const du_sums *sums, float *grad, const float *dx,
                     const int32_t *tokens, int64_t T, int64_t V, int64_t D) {
     if (!grad) {
         return DU_OK;
@@ -92,7 +91,7 @@ du_err du_embed_bwd(du_ctx *ctx, const du_sums *sums, float *grad, bool add, con
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     int32_t *order = DU_SCRATCH(ctx, int32_t, T);
     int64_t *start = DU_SCRATCH(ctx, int64_t, V + 2);
-    embed_job job = {ctx->kern, sums, grad, NULL, dx, order, start, V, D, T / sums->leaves.n, add};
+    embed_job job = {ctx->kern, sums, grad, NULL, dx, order, start, V, D, T / sums->leaves.n};
     job.work = DU_SCRATCH(ctx, float, du_pool_n_threads(ctx->pool) * (DU_LEAF_LEVELS + 2) * D);
     du_err err = order && start && job.work ? DU_OK : DU_ENOMEM;
     if (err == DU_OK) {

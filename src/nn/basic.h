@@ -10,10 +10,10 @@
 void du_embed_fwd(du_ctx *ctx, float *y, const du_mat *w, const int32_t *tokens, int64_t T);
 
 /* The gradient of the embedding, [V,D]: the sum of dx [T,D] over the rows with a token; T /
- * leaves.n rows of each leaf. add: to what grad holds, behind everything else. grad NULL: nothing
+ * leaves.n rows of each leaf. grad NULL: nothing
  * is done. Returns DU_OK, DU_ENOMEM (scratch). */
 DU_NODISCARD
-du_err du_embed_bwd(du_ctx *ctx, const du_sums *sums, float *grad, bool add, const float *dx,
+du_err du_embed_bwd(du_ctx *ctx, const du_sums *sums, float *grad, const float *dx,
                     const int32_t *tokens, int64_t T, int64_t V, int64_t D);
 
 /* y[t,i] = x[t,i] * w[i] / sqrt(mean_i(x[t,i]^2) + eps)       (Zhang & Sennrich 2019, eq. 4)

@@ -81,7 +81,7 @@ static void put_row(float *to, const float *sum, int64_t D) {
     }
 }
 
-void du_leaf_row_finish(du_leaf_row *row, bool add) {
+void du_leaf_row_finish(du_leaf_row *row) {
     const float *sum = NULL;
     for (int64_t l = 0; l < DU_LEAF_LEVELS; l++) {
         if (row->sums->leaves.last) {
@@ -93,9 +93,9 @@ void du_leaf_row_finish(du_leaf_row *row, bool add) {
     if (!row->sums->leaves.last) {
         return;
     }
-    if (add && sum) {
+    if (row->sums->add && sum) {
         row->kern->add(row->grad, sum, row->D);
-    } else if (!add) {
+    } else if (!row->sums->add) {
         put_row(row->grad, sum, row->D);
     }
 }
@@ -117,7 +117,7 @@ du_err du_sums_vector(du_ctx *ctx, const du_sums *sums, float *grad, const float
         }
         du_leaf_row_push(&row, leaf);
     }
-    du_leaf_row_finish(&row, false);
+    du_leaf_row_finish(&row);
     du_arena_release(ctx->scratch, mark);
     return DU_OK;
 }

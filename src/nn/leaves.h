@@ -30,6 +30,7 @@ typedef struct {
     float *grads;        /* [n_values], written when the leaves are the last */
     int64_t n_values;
     float *const *nodes; /* [DU_LEAF_LEVELS] of [n_values]; NULL where no node ever waits */
+    bool add;            /* the sums are added to what grads hold, behind everything else */
 } du_sums;
 
 /* Where the gradient of a weight goes; NULL: frozen, or there is none. */
@@ -40,7 +41,7 @@ void du_sums_nodes(const du_sums *sums, const float *grad, float **nodes);
 
 /* One row of a gradient, [D] f32, leaf after leaf. begin takes work of
  * (DU_LEAF_LEVELS + 2) * D values. push takes the next leaf's sum: a buffer of du_leaf_row_take, or
- * NULL for zeros. finish writes the gradient, or adds to it, or writes what waits. */
+ * NULL for zeros. finish writes the gradient, or what waits. */
 typedef struct {
     const du_kern *kern;
     const du_sums *sums;
@@ -55,7 +56,7 @@ void du_leaf_row_begin(du_leaf_row *row, const du_kern *kern, const du_sums *sum
                        int64_t D, float *work);
 float *du_leaf_row_take(du_leaf_row *row);
 void du_leaf_row_push(du_leaf_row *row, const float *leaf);
-void du_leaf_row_finish(du_leaf_row *row, bool add);
+void du_leaf_row_finish(du_leaf_row *row);
 
 /* A vector's gradient from the sums over segments of DU_LEAF_ROWS rows of each leaf, the last one
  * shorter: segments [leaves.n, n_segments, D]. Returns DU_OK, DU_ENOMEM (scratch). */

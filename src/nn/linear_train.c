@@ -53,7 +53,8 @@ bool du_train_grad(const du_train *tr, du_gemm_grad *out, float **nodes, const d
                           .end = end,
                           .nodes = nodes,
                           .N = w->rows,
-                          .K = w->cols};
+                          .K = w->cols,
+                          .add = tr->sums.add};
     return true;
 }
 

@@ -219,7 +219,9 @@ static void steps(void **state) {
         check_number(f, "loss", step, loss, loss_tolerance, &worst_loss);
         assert_int_equal(du_optim_norm(&f->ctx, f->params, du_grad_values(grad), &norm), DU_OK);
         check_number(f, "grad_norm", step, norm, tolerance, &worst_norm);
-        du_optim_step(&f->ctx, &optim, du_grad_values(grad), step + 1, 1e-4, fmin(1, 1 / norm));
+        assert_ok(
+            du_optim_step(&f->ctx, &optim, du_grad_values(grad), step + 1, 1e-4, fmin(1, 1 / norm)),
+            &f->diag);
     }
     double worst = check_tensors(f, "the change", f->changes, f->params->values, before);
     print_message("%-20s %d steps: losses off by %.1e, norms by %.1e, changes by %.2f of what is "
@@ -242,8 +244,8 @@ int main(void) {
     static char titles[N_FIXTURES][2][48];
     struct CMUnitTest tests[2 * N_FIXTURES];
     for (int i = 0; i < N_FIXTURES; i++) {
-        snprintf(titles[i][0], sizeof titles[i][0], "gradients: %s", names[i]);
-        snprintf(titles[i][1], sizeof titles[i][1], "steps: %s", names[i]);
+        snprintf(titles[i][0], sizeof titles[i][0], "gradients: %.30s", names[i]);
+        snprintf(titles[i][1], sizeof titles[i][1], "steps: %.30s", names[i]);
         tests[2 * i] = (struct CMUnitTest){titles[i][0], gradients, setup, teardown, names[i]};
         tests[2 * i + 1] = (struct CMUnitTest){titles[i][1], steps, setup, teardown, names[i]};
     }

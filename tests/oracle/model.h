@@ -17,9 +17,11 @@ typedef struct {
     double *w; /* [n_values], the weights; start from oracle_open */
     int64_t n_seq, S;
     const int32_t *tokens, *targets, *first; /* [n_seq*S]; first or NULL */
-    const float *weights;                    /* of targets, or NULL */
+    const int32_t *next;                     /* targets of the block behind the trunk, or NULL */
+    double next_scale;
+    const float *weights; /* of targets, or NULL */
     double scale, z, smoothing, balance;
-    int32_t *ids; /* [n_layer, n_seq*S, K] */
+    int32_t *ids; /* [n_layer + 1, n_seq*S, K] */
     bool chosen;  /* ids are held */
 } oracle;
 
@@ -308,25 +310,43 @@ static inline double oracle_layer(oracle *o, int64_t layer, int64_t seq, double 
     return balance;
 }
 
-/* Cross-entropy of a row with smoothing and z-loss, times its weight. */
-static inline double oracle_row_loss(const oracle *o, int64_t row, const double *x) {
+/* Cross-entropy of a row with smoothing and z-loss, times its weight; x normalised by `norm`. */
+static inline double oracle_row_loss(const oracle *o, int64_t row, const double *x,
+                                     const double *norm, const int32_t *targets) {
     const du_hparams *hp = &o->params->model->hp;
     int64_t D = hp->d_model, V = hp->n_vocab;
     const double *out = oracle_weight(o, "lm_head.weight", 0, 0);
     double n[ORACLE_MAX], logits[ORACLE_MAX], sum = 0, mean = 0;
-    if (o->targets[row] < 0) {
+    if (targets[row] < 0) {
         return 0;
     }
-    oracle_norm(n, x, oracle_weight(o, "model.norm.weight", 0, 0), D, (double)hp->eps);
+    oracle_norm(n, x, norm, D, (double)hp->eps);
     oracle_linear(logits, out ? out : oracle_weight(o, "model.embed_tokens.weight", 0, 0), NULL, n,
                   V, D);
     for (int64_t i = 0; i < V; i++) {
         sum += exp(logits[i]);
         mean += logits[i] / (double)V;
     }
-    double lse = log(sum), target = logits[o->targets[row]];
+    double lse = log(sum), target = logits[targets[row]];
     double ce = lse - (1 - o->smoothing) * target - o->smoothing * mean;
     return (ce + o->z * lse * lse) * (o->weights ? (double)o->weights[row] : 1);
+}
+
+/* The rows of the block behind the trunk (DeepSeek-V3, arXiv 2412.19437, eqs. 21-24), from those of
+ * the trunk; returns its balance loss. */
+static inline double oracle_next(oracle *o, int64_t seq, double *x) {
+    const du_hparams *hp = &o->params->model->hp;
+    int64_t S = o->S, D = hp->d_model, layer = hp->n_layer;
+    const double *embed = oracle_weight(o, "model.embed_tokens.weight", 0, 0);
+    for (int64_t t = 0; t < S; t++) {
+        double in[ORACLE_MAX], h[ORACLE_MAX];
+        int32_t token = o->tokens[seq * S + (t + 1 < S ? t + 1 : t)];
+        oracle_norm(in, embed + token * D, LAYER(o, "enorm.weight", layer), D, (double)hp->eps);
+        oracle_norm(h, x + t * D, oracle_weight(o, "model.norm.weight", 0, 0), D, (double)hp->eps);
+        oracle_norm(in + D, h, LAYER(o, "hnorm.weight", layer), D, (double)hp->eps);
+        oracle_linear(x + t * D, LAYER(o, "eh_proj.weight", layer), NULL, in, D, 2 * D);
+    }
+    return oracle_layer(o, layer, seq, x);
 }
 
 /* scale * sum of rows' losses + balance / n_seq * sum of balance losses */
@@ -338,7 +358,7 @@ static inline double oracle_loss(oracle *o) {
     assert_true(S * hp->n_head * (hp->k_dim + hp->v_dim) <= ORACLE_MAX && S * D <= ORACLE_MAX);
     if (!o->ids) {
         int64_t K = hp->router.n_used > 0 ? hp->router.n_used : 1;
-        o->ids = du_alloc_zero((size_t)(hp->n_layer * o->n_seq * S * K), sizeof *o->ids);
+        o->ids = du_alloc_zero((size_t)((hp->n_layer + 1) * o->n_seq * S * K), sizeof *o->ids);
     }
     for (int64_t seq = 0; seq < o->n_seq; seq++) {
         for (int64_t t = 0; t < S; t++) {
@@ -348,7 +368,15 @@ static inline double oracle_loss(oracle *o) {
             loss += o->balance / (double)o->n_seq * oracle_layer(o, layer, seq, x);
         }
         for (int64_t t = 0; t < S; t++) {
-            loss += o->scale * oracle_row_loss(o, seq * S + t, x + t * D);
+            loss +=
+                o->scale * oracle_row_loss(o, seq * S + t, x + t * D,
+                                           oracle_weight(o, "model.norm.weight", 0, 0), o->targets);
+        }
+        loss += o->next ? o->balance / (double)o->n_seq * oracle_next(o, seq, x) : 0;
+        for (int64_t t = 0; o->next && t < S; t++) {
+            loss += o->next_scale *
+                    oracle_row_loss(o, seq * S + t, x + t * D,
+                                    LAYER(o, "shared_head.norm.weight", hp->n_layer), o->next);
         }
     }
     o->chosen = true;

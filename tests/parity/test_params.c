@@ -86,7 +86,12 @@ static void fixtures_are_taken_over(void **state) {
         check_logits(model, saved, names[k]);
         du_model *gguf = through_gguf(saved, test_tmp_file(&t, "m.gguf"));
         assert_ok(du_params_load(other, gguf, &diag), &diag);
-        assert_memory_equal(p->values, other->values, (size_t)p->n_values * sizeof(float));
+        for (int64_t i = 0; i < p->n; i++) { /* GGUF files hold nothing behind the trunk */
+            const du_param *at = &p->at[i];
+            size_t n_bytes = (size_t)(at->rows * at->cols) * sizeof(float);
+            const float *got = (at->layer < p->model->hp.n_layer ? other : p)->values;
+            assert_memory_equal(p->values + at->offset, got + at->offset, n_bytes);
+        }
         du_model_close(gguf);
         du_model_close(saved);
         du_params_free(other);
@@ -145,12 +150,47 @@ static void init_is_normal_and_repeats(void **state) {
     du_params_free(q);
 }
 
+/* A layer behind the trunk is saved and read again; GGUF files and the forward pass do without. */
+static void block_behind_the_trunk(void **state) {
+    (void)state;
+    static const char shape[] =
+        "{\"model_type\":\"deepseek_v3\",\"vocab_size\":64,\"hidden_size\":32,"
+        "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":48,"
+        "\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,\"rope_theta\":100.0,"
+        "\"q_lora_rank\":null,\"kv_lora_rank\":16,\"qk_nope_head_dim\":8,\"qk_rope_head_dim\":8,"
+        "\"v_head_dim\":8,\"moe_intermediate_size\":16,\"n_routed_experts\":4,"
+        "\"num_experts_per_tok\":2,\"first_k_dense_replace\":1,\"n_shared_experts\":1,"
+        "\"num_nextn_predict_layers\":1,\"tie_word_embeddings\":true}";
+    json_t *config = json_loads(shape, 0, NULL);
+    du_params *p, *back;
+    test_tmp t = test_tmp_make();
+    assert_ok(du_params_new(&p, config, &diag), &diag);
+    assert_ok(du_params_new(&back, config, &diag), &diag);
+    du_params_init(p, 0.1, 5);
+    assert_int_equal(du_model_n_nextn(p->model), 1);
+    du_model *saved = reopen(p, test_tmp_file(&t, "hf"));
+    assert_int_equal(du_model_n_nextn(saved), 1);
+    assert_ok(du_params_load(back, saved, &diag), &diag);
+    assert_memory_equal(p->values, back->values, (size_t)p->n_values * sizeof(float));
+    du_model *gguf = through_gguf(saved, test_tmp_file(&t, "m.gguf"));
+    assert_int_equal(du_model_n_nextn(gguf), 0);
+    assert_ok(du_params_load(back, gguf, &diag), &diag); /* what it lacks stays */
+    assert_memory_equal(p->values, back->values, (size_t)p->n_values * sizeof(float));
+    du_model_close(gguf);
+    du_model_close(saved);
+    du_params_free(back);
+    du_params_free(p);
+    json_decref(config);
+    test_tmp_remove(&t);
+}
+
 int main(void) {
     n_models = list_models(names, 64);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fixtures_are_taken_over),
         cmocka_unit_test(other_shapes_are_refused),
         cmocka_unit_test(init_is_normal_and_repeats),
+        cmocka_unit_test(block_behind_the_trunk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,18 @@ static const shape shapes[] = {
      "{\"model_type\":\"deepseek_v3\",\"q_lora_rank\":5,\"norm_topk_prob\":true,"
      "\"routed_scaling_factor\":2.5,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
      "\"n_group\":2,\"topk_group\":1,\"tie_word_embeddings\":true," COMMON LATENT "}"},
+    {"deepseek_v3 with a block behind the trunk",
+     "{\"model_type\":\"deepseek_v3\",\"q_lora_rank\":null,\"norm_topk_prob\":true,"
+     "\"routed_scaling_factor\":1.0,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
+     "\"n_group\":1,\"topk_group\":1,\"num_nextn_predict_layers\":1,"
+     "\"tie_word_embeddings\":true," COMMON LATENT "}"},
+    {"deepseek_v3 with that, untied",
+     "{\"model_type\":\"deepseek_v3\",\"q_lora_rank\":5,\"norm_topk_prob\":true,"
+     "\"routed_scaling_factor\":1.0,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
+     "\"n_group\":1,\"topk_group\":1,\"num_nextn_predict_layers\":1,"
+     "\"tie_word_embeddings\":false," COMMON LATENT "}"},
 };
+enum { NEXT_PERMILLE = 15 }; /* weight of the loss behind the trunk */
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static du_params *make_params(const char *json) {
@@ -65,7 +76,7 @@ static du_params *make_params(const char *json) {
 
 /* A micro-batch of random tokens; documents begin at positions 0 and 2 of the second sequence. */
 typedef struct {
-    int32_t tokens[T], targets[T], first[T];
+    int32_t tokens[T], targets[T], first[T], next[T];
     float weights[T];
     double losses[T];
 } data;
@@ -79,6 +90,9 @@ static data make_data(void) {
         d.targets[t] = t % 7 == 3 ? -1 : (int32_t)du_rng_below(&rng, V);
         d.first[t] = t / S == 1 && t % S >= 2 ? 2 : 0;
         d.weights[t] = 0.5f + (float)(t % 3);
+    }
+    for (int64_t t = 0; t < T; t++) {
+        d.next[t] = t % S == S - 1 ? -1 : d.targets[t + 1];
     }
     return d;
 }
@@ -117,7 +131,13 @@ static float *gradients(const du_params *p, data *d, way w) {
         ce.targets = d->targets + t;
         ce.weights = d->weights + t;
         ce.losses = d->losses + t;
-        du_grad_rows rows = {n, S, d->tokens + t, d->first + t};
+        du_cross_entropy next = ce;
+        double losses[T];
+        next.targets = d->next + t;
+        next.scale = NEXT_PERMILLE / 1000.0;
+        next.losses = losses;
+        du_grad_rows rows = {n, S, d->tokens + t, d->first + t,
+                             p->model->hp.n_nextn > 0 ? &next.base : NULL};
         du_leaves leaves = {s, n, s + n == N_SEQ};
         assert_ok(du_grad_add(&ctx, g, &rows, &ce.base, leaves, &diag), &diag);
         s += n;
@@ -142,6 +162,8 @@ static oracle open_oracle(const du_params *p, data *d) {
     o.z = 0.01;
     o.smoothing = 0.1;
     o.balance = BALANCE_PERCENT / 100.0;
+    o.next = p->model->hp.n_nextn > 0 ? d->next : NULL;
+    o.next_scale = NEXT_PERMILLE / 1000.0;
     return o;
 }
 
