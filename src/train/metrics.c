@@ -88,6 +88,7 @@ static void add_line(du_str *s, const du_metrics *m) {
     add_i64(s, "tokens", m->tokens);
     add_f64(s, "tok_s", m->tok_s);
     add_f64(s, "balance", m->balance);
+    add_f64(s, "mtp_loss", m->mtp);
     add_f64(s, "overload", m->overload);
     add_f64(s, "validation", m->validation);
     du_str_add_s(s, "}\n");

@@ -20,6 +20,7 @@ typedef struct {
     double balance;    /* the balance loss */
     double overload;   /* max over mean of an expert's tokens, less 1, meaned over layers:
                           MaxVio_batch   of arXiv 2408.15664, eq. 4 */
+    double mtp;        /* mean cross-entropy of the token behind the next */
     double validation; /* mean cross-entropy of the validation data, after the update */
 } du_metrics;
 

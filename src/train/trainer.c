@@ -67,8 +67,19 @@ static du_err shape_of_keys(json_t **out, const json_t *keys, du_diag *diag) {
 }
 
 du_err du_trainer_shape(json_t **out, const du_train_config *config, du_diag *diag) {
-    return *config->init ? shape_of_init(out, config->init, diag)
-                         : shape_of_keys(out, config->model, diag);
+    json_t *shape = NULL;
+    du_err err = *config->init ? shape_of_init(&shape, config->init, diag)
+                               : shape_of_keys(&shape, config->model, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    json_t *n = json_integer(config->mtp.weight > 0);
+    if (json_object_set_new(shape, "num_nextn_predict_layers", n) != 0) {
+        json_decref(shape);
+        return du_fail_nomem(diag, "config.json");
+    }
+    *out = shape;
+    return DU_OK;
 }
 
 static bool has_choosing_bias(const du_params *params) {
@@ -84,9 +95,11 @@ static bool has_choosing_bias(const du_params *params) {
 static du_err check_keys(const du_trainer *t, du_diag *diag) {
     const du_train_config *config = t->config;
     const du_hparams *hp = &t->params->model->hp;
-    if (config->mtp.weight > 0) {
+    if (config->mtp.weight > 0 && du_model_n_nextn(t->params->model) == 0) {
         return du_fail(diag, DU_EUNSUPPORTED,
-                       "mtp.weight: a block that predicts one token further is not supported");
+                       "mtp.weight: a %s model has no block that predicts one token further "
+                       "(deepseek_v2 and deepseek_v3 have)",
+                       t->params->model->arch->name);
     }
     if (config->router.bias_step > 0 && !has_choosing_bias(t->params)) {
         return du_fail(diag, DU_EUNSUPPORTED,
@@ -142,6 +155,8 @@ void du_trainer_free(du_trainer *t) {
     du_loader_close(t->validation);
     du_loader_batch_done(&t->batch);
     du_free(t->losses);
+    du_free(t->next_targets);
+    du_free(t->next_losses);
     du_free(t);
 }
 
@@ -155,11 +170,10 @@ static du_err load_init(du_trainer *t, du_diag *diag) {
 
 du_err du_trainer_begin(du_trainer *t, du_diag *diag) {
     double deviation = 0.006; /* of DeepSeek-V3 (arXiv 2412.19437, section 4.2) */
-    du_err err = *t->config->init
-                     ? load_init(t, diag)
-                     : du_json_get_f64(t->config->model, "initializer_range", &deviation, diag);
-    if (err == DU_OK && !*t->config->init) {
+    du_err err = du_json_get_f64(t->config->model, "initializer_range", &deviation, diag);
+    if (err == DU_OK) {
         du_params_init(t->params, deviation, (uint64_t)t->config->seed);
+        err = *t->config->init ? load_init(t, diag) : DU_OK;
     }
     if (err == DU_OK && t->optim.mean) {
         memcpy(t->optim.mean, t->params->values, (size_t)t->params->n_values * sizeof(float));
@@ -191,18 +205,22 @@ du_err du_trainer_open_data(du_trainer *t, du_diag *diag) {
     if (err == DU_OK) {
         size_t n = (size_t)(config->batch_seqs * config->seq_len);
         t->losses = du_alloc_array(n, sizeof *t->losses);
-        err = t->losses ? DU_OK : du_fail_nomem(diag, "a micro-batch");
+        t->next_targets = du_alloc_array(n, sizeof *t->next_targets);
+        t->next_losses = du_alloc_array(n, sizeof *t->next_losses);
+        bool good = t->losses && t->next_targets && t->next_losses;
+        err = good ? DU_OK : du_fail_nomem(diag, "a micro-batch");
     }
     return err;
 }
 
-/* Adds the losses of each sequence of the batch. */
-static void add_losses(const du_trainer *t, leaf_sum *sum) {
+/* Adds the losses of each sequence of the batch, where rows have targets. */
+static void add_losses(const du_trainer *t, leaf_sum *sum, const double *losses,
+                       const int32_t *targets) {
     int64_t n = t->batch.seq_len;
     for (int64_t i_seq = 0; i_seq < t->batch.n_seq; i_seq++) {
         double of_seq = 0;
         for (int64_t i = i_seq * n; i < (i_seq + 1) * n; i++) {
-            of_seq += t->batch.targets[i] >= 0 ? t->losses[i] : 0;
+            of_seq += targets[i] >= 0 ? losses[i] : 0;
         }
         add_leaf(sum, of_seq);
     }
@@ -244,20 +262,46 @@ static du_err count_targets(du_trainer *t, int64_t *n_targets, du_diag *diag) {
     return err;
 }
 
-/* Forward and backward of all micro-batches. The mean loss into *loss. */
-static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, du_diag *diag) {
-    int64_t accumulate = t->config->accumulate, n_seq = t->batch.n_seq;
-    leaf_sum sum = {0};
+/* The targets of the token behind the next, of rows whose next row is of the same document; returns
+ * how many there are. */
+static int64_t set_next_targets(du_trainer *t) {
+    const du_loader_batch *b = &t->batch;
+    int64_t n = 0, S = b->seq_len;
+    for (int64_t i = 0; i < b->n_seq * S; i++) {
+        bool last = i % S == S - 1 || (b->first && b->first[i + 1] != b->first[i]);
+        t->next_targets[i] = last ? -1 : b->targets[i + 1];
+        n += t->next_targets[i] >= 0;
+    }
+    return n;
+}
+
+/* Forward and backward of all micro-batches. Mean losses into *loss and *mtp (NAN: none). */
+static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
+    int64_t accumulate = t->config->accumulate, n_seq = t->batch.n_seq, n_next = 0;
+    double weight = t->config->mtp.weight;
+    leaf_sum sum = {0}, next_sum = {0};
     du_err err = DU_OK;
     for (int64_t i = 0; i < accumulate && err == DU_OK; i++) {
         err = accumulate > 1 ? read_batch(t, i, diag) : DU_OK;
         du_cross_entropy objective = objective_of(t, 1 / (double)n_targets);
         du_leaves leaves = {.first = i * n_seq, .n = n_seq, .last = i == accumulate - 1};
+        du_cross_entropy next = objective;
         du_grad_rows rows = rows_of(t);
+        if (weight > 0) {
+            n_next += set_next_targets(t);
+            next.targets = t->next_targets;
+            next.losses = t->next_losses;
+            next.scale = weight / (double)n_targets;
+            rows.next = &next.base;
+        }
         err = err ? err : du_grad_add(t->ctx, t->grad, &rows, &objective.base, leaves, diag);
-        add_losses(t, &sum);
+        add_losses(t, &sum, t->losses, t->batch.targets);
+        if (weight > 0) {
+            add_losses(t, &next_sum, t->next_losses, t->next_targets);
+        }
     }
     *loss = sum_of(&sum) / (double)n_targets;
+    *mtp = weight > 0 && n_next > 0 ? sum_of(&next_sum) / (double)n_next : (double)NAN;
     return err;
 }
 
@@ -349,10 +393,10 @@ static du_err fail_step(const du_trainer *t, du_err err, du_diag *diag) {
 
 du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     const du_train_config *config = t->config;
-    double start = du_clock_s(), loss = 0, norm = 0;
+    double start = du_clock_s(), loss = 0, mtp = 0, norm = 0;
     int64_t n_targets;
     du_err err = count_targets(t, &n_targets, diag);
-    err = err ? err : add_all(t, n_targets, &loss, diag);
+    err = err ? err : add_all(t, n_targets, &loss, &mtp, diag);
     err = err ? err : du_optim_norm(t->ctx, t->params, du_grad_values(t->grad), &norm);
     if (err != DU_OK) {
         return fail_step(t, err, diag);
@@ -375,6 +419,7 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
                         .tok_s = (double)n_tokens / (du_clock_s() - start),
                         .balance = balanced ? du_grad_balance(t->grad) : (double)NAN,
                         .overload = overload_of(t),
+                        .mtp = mtp,
                         .validation = (double)NAN};
     return DU_OK;
 }
@@ -390,7 +435,7 @@ du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
         du_cross_entropy objective = objective_of(t, 1);
         du_grad_rows rows = rows_of(t);
         err = err ? err : du_grad_loss(t->ctx, t->grad, &rows, &objective.base, diag);
-        add_losses(t, &sum);
+        add_losses(t, &sum, t->losses, t->batch.targets);
         n_targets += t->batch.n_targets;
     }
     *loss = sum_of(&sum) / (double)n_targets;

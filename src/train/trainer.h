@@ -23,7 +23,10 @@ typedef struct {
     du_loader *data, *validation; /* validation NULL: none is given */
     du_loader_batch batch;
     double *losses; /* [rows of the batch] */
-    int64_t step;   /* steps done */
+    /* Of the token behind the next, with mtp.weight; [rows of the batch] */
+    int32_t *next_targets;
+    double *next_losses;
+    int64_t step; /* steps done */
 } du_trainer;
 
 /* The config.json of the model that the configuration begins with: that of init, or model.*.
@@ -41,8 +44,8 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
                       const json_t *shape, du_diag *diag);
 void du_trainer_free(du_trainer *trainer); /* takes NULL */
 
-/* The weights that a run begins with: those of init, or random ones by the seed. Returns DU_OK and
- * the errors of du_model_open and du_params_load. */
+/* The weights that a run begins with: those of init, random ones by the seed where it has none.
+ * Returns DU_OK and the errors of du_model_open and du_params_load. */
 DU_NODISCARD
 du_err du_trainer_begin(du_trainer *trainer, du_diag *diag);
 
