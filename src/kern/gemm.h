@@ -63,6 +63,7 @@ typedef struct {
     size_t size;     /* bytes of a value in panels */
     bool a_odd_rows; /* rows of A take an odd number of lines of 64 bytes: else all rows of a panel
                         would share a few sets of the cache */
+    bool a_plain;    /* such rows of F32 values are panels of A as they lie */
     du_gemm_pack_fn *pack_a, *pack_b;
     du_gemm_block_fn *block;
 } du_gemm;

@@ -25,7 +25,7 @@ enum {
     QUERIES_F32 = 48, /* rows of a block */
     QUERIES_BF16 = 64,
     KEYS = 256,     /* of a tile: not more than k_block, a multiple of every step */
-    LD = KEYS + 16, /* no power of two: a block's rows would share sets of the cache */
+    LD = KEYS + 16, /* of buffers: no power of two, rows would share sets of the cache */
 };
 
 typedef struct {
@@ -51,9 +51,10 @@ typedef struct {
 } bwd_work;
 
 /* Rows [i0, i0 + m) of queries of head h, against keys [j0, j0 + n), of the sequence that begins
- * with row0 */
+ * with row0; weights and scores' gradients stand in rows that lie ld apart, as plain panels of A do
+ */
 typedef struct {
-    int64_t row0, h, i0, m, j0, n;
+    int64_t row0, h, i0, m, j0, n, ld;
 } block;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -77,9 +78,14 @@ static du_gemm_src head_of(const float *x, du_heads lie, int64_t row0, int64_t h
     return (du_gemm_src){.data = data, .ld = lie.row, .k_rows = k_rows};
 }
 
-/* Values of a buffer [queries, LD] */
-static du_gemm_src square(const float *s, bool k_rows) {
-    return (du_gemm_src){.data = s, .ld = LD, .k_rows = k_rows};
+/* Weights or gradients of a block as a factor A, [queries, keys]: as they lie, or packed to `to` */
+static const void *as_a(const du_gemm *g, const block *b, const float *s, void *to) {
+    du_gemm_src src = {.data = s, .ld = b->ld};
+    if (g->a_plain) {
+        return s;
+    }
+    g->pack_a(to, &src, 0, b->m, 0, b->n);
+    return to;
 }
 
 /* C [m,n] (+)= A B, where of B's n_k inner indices those count that begin with k0, a multiple of
@@ -109,6 +115,7 @@ static int64_t lowest(const work *w, const block *b) {
 static void cut_columns(const work *w, block *b, int64_t low, int64_t j_tile, int64_t n_tile) {
     b->j0 = most(j_tile, low / w->step * w->step);
     b->n = least(j_tile + n_tile, b->i0 + b->m) - b->j0;
+    b->ld = (int64_t)(du_gemm_a_row_bytes(sizeof(float), true, b->n) / sizeof(float));
 }
 
 /* The columns [*begin, return value) that row r sees */
@@ -149,7 +156,7 @@ static size_t lay_out_fwd(const work *w, fwd_room *f, char *room) {
 static void weigh(const work *w, const fwd_room *f, const block *b, float *out, bool go_on) {
     const du_attn_train *a = w->a;
     for (int64_t r = 0; r < b->m; r++) {
-        float *s = f->s + r * LD;
+        float *s = f->s + r * b->ld;
         int64_t begin, end = seen(w, b, r, &begin);
         clear_around(s, begin, end, b->n);
         if (begin == end) {
@@ -169,7 +176,7 @@ static void fwd_block(const fwd_work *fw, const fwd_room *f, block *b) {
     const du_gemm *g = w->g;
     int64_t row = b->row0 + b->i0, low = lowest(w, b);
     float *out = fw->out + row * a->out.row + b->h * a->out.head;
-    du_gemm_src q = head_of(w->q, a->q, row, b->h, false), p = square(f->s, false);
+    du_gemm_src q = head_of(w->q, a->q, row, b->h, false);
     g->pack_a(f->q, &q, 0, b->m, 0, a->dk);
     for (int64_t r = 0; r < b->m; r++) {
         f->m[r] = -INFINITY;
@@ -179,12 +186,12 @@ static void fwd_block(const fwd_work *fw, const fwd_room *f, block *b) {
         int64_t n_tile = least(KEYS, a->seq_len - j);
         bool go_on = j > low;
         cut_columns(w, b, low, j, n_tile);
-        g->block(f->s, LD, f->q, f->k_cols + du_gemm_b_bytes(g, b->j0, a->dk), b->m, b->n, a->dk,
+        g->block(f->s, b->ld, f->q, f->k_cols + du_gemm_b_bytes(g, b->j0, a->dk), b->m, b->n, a->dk,
                  false);
         weigh(w, f, b, out, go_on);
-        g->pack_a(f->p, &p, 0, b->m, 0, b->n);
-        times_part(g, out, a->out.row, f->p, f->v_rows + j / KEYS * du_gemm_b_bytes(g, a->dv, KEYS),
-                   n_tile, b->m, a->dv, b->j0 - j, b->n, go_on);
+        times_part(g, out, a->out.row, as_a(g, b, f->s, f->p),
+                   f->v_rows + j / KEYS * du_gemm_b_bytes(g, a->dv, KEYS), n_tile, b->m, a->dv,
+                   b->j0 - j, b->n, go_on);
     }
     for (int64_t r = 0; r < b->m; r++) {
         w->kern->scale(out + r * a->out.row, 1 / f->l[r], a->dv);
@@ -293,7 +300,7 @@ static void weigh_again(const bwd_work *bw, const bwd_room *f, const block *b) {
     const du_attn_train *a = w->a;
     for (int64_t r = 0; r < b->m; r++) {
         int64_t row = b->row0 + b->i0 + r, at = row * a->out.row + b->h * a->out.head;
-        float *p = f->p + r * LD, *ds = f->ds + r * LD;
+        float *p = f->p + r * b->ld, *ds = f->ds + r * b->ld;
         int64_t begin, end = seen(w, b, r, &begin), n = end - begin;
         clear_around(p, begin, end, b->n);
         clear_around(ds, begin, end, b->n);
@@ -320,22 +327,22 @@ static void bwd_block(const bwd_work *bw, const bwd_room *f, block *b, int64_t j
     du_gemm_src dout = head_of(bw->dout, a->out, row, b->h, false);
     du_gemm_src q_t = head_of(w->q, a->q, row, b->h, true);
     du_gemm_src dout_t = head_of(bw->dout, a->out, row, b->h, true);
-    du_gemm_src ds_a = square(f->ds, false), ds_b = square(f->ds, true), p_b = square(f->p, true);
+    du_gemm_src p = {.data = f->p, .ld = b->ld, .k_rows = true};
+    du_gemm_src ds = {.data = f->ds, .ld = b->ld, .k_rows = true};
     g->pack_a(f->q, &q, 0, b->m, 0, a->dk);
-    g->block(f->p, LD, f->q, f->k_cols + du_gemm_b_bytes(g, j, a->dk), b->m, b->n, a->dk, false);
+    g->block(f->p, b->ld, f->q, f->k_cols + du_gemm_b_bytes(g, j, a->dk), b->m, b->n, a->dk, false);
     g->pack_a(f->dout, &dout, 0, b->m, 0, a->dv);
-    g->block(f->ds, LD, f->dout, f->v_cols + du_gemm_b_bytes(g, j, a->dv), b->m, b->n, a->dv,
+    g->block(f->ds, b->ld, f->dout, f->v_cols + du_gemm_b_bytes(g, j, a->dv), b->m, b->n, a->dv,
              false);
     weigh_again(bw, f, b);
     g->pack_a(f->dout_t, &dout_t, 0, a->dv, 0, b->m);
-    g->pack_b(f->square_b, &p_b, 0, b->n, 0, b->m);
+    g->pack_b(f->square_b, &p, 0, b->n, 0, b->m);
     g->block(f->dv_t + j, LD, f->dout_t, f->square_b, a->dv, b->n, b->m, true);
     g->pack_a(f->q_t, &q_t, 0, a->dk, 0, b->m);
-    g->pack_b(f->square_b, &ds_b, 0, b->n, 0, b->m);
+    g->pack_b(f->square_b, &ds, 0, b->n, 0, b->m);
     g->block(f->dk_t + j, LD, f->q_t, f->square_b, a->dk, b->n, b->m, true);
-    g->pack_a(f->ds_a, &ds_a, 0, b->m, 0, b->n);
-    times_part(g, bw->dq + row * a->q.row + b->h * a->q.head, a->q.row, f->ds_a, f->k_rows, n_tile,
-               b->m, a->dk, j, b->n, j_tile > low);
+    times_part(g, bw->dq + row * a->q.row + b->h * a->q.head, a->q.row, as_a(g, b, f->ds, f->ds_a),
+               f->k_rows, n_tile, b->m, a->dk, j, b->n, j_tile > low);
 }
 
 /* to [n, d] from sums [d, LD] */

@@ -6,9 +6,10 @@
  * and goes on with its tile's chains. Where there are threads enough for it, tiles span all
  * columns, so that rows are packed once.
  *
- * Gradient of the weights. A task owns a tile of a gradient, computes the leaves' sums of it one
- * after the other, each from factors packed in that task, and adds them up like a binary counter:
- * level l of `waiting` holds the sum of 2^l leaves or nothing. */
+ * Gradient of the weights. Both factors are packed whole by a first region, the rows of a leaf in
+ * blocks of k of its own; products whose panels are large together take turns. A task of the second
+ * region owns a tile of a gradient, computes the leaves' sums of it one after the other and adds
+ * them up like a binary counter: level l of `waiting` holds the sum of 2^l leaves or nothing. */
 #include "nn/gemm.h"
 
 #include <string.h>
@@ -16,24 +17,34 @@
 enum {
     M_TILE = 192,      /* rows of a task at most: its panels of A stay in the second-level cache */
     N_TILE_GRAD = 256, /* columns of a task of a gradient at most: several tiles of sums do too */
-    TASKS = 4,         /* per thread, where tiles do not become too small */
+    GRADS_BYTES = 1 << 26, /* panels of gradients that are computed together, at most if several */
+    TASKS = 4,             /* per thread, where tiles do not become too small */
     M_TILE_MIN = 48,
     N_TILE_MIN = 128,
     PACK_PANELS = 4, /* panels of B of a task */
     LEVELS = 63,
 };
 
+/* Rows [row, row + n_k) of both factors of a gradient, and where its panels lie */
+typedef struct {
+    int64_t row, n_k;
+    size_t a_at, b_at;
+} k_part;
+
 /* A product in the terms of the kernels: C [m,n] from A [m,k] and B [k,n]. */
 typedef struct {
     float *c;
     int64_t ldc;
     du_gemm_src a, b;
-    char *b_panels; /* fwd, dgrad */
+    char *b_panels;
+    char *a_panels; /* gradients only; the others pack A on the way */
     bool pack_b, add;
     int64_t m, n, k;
     int64_t m_tile, n_tile;
     int64_t first_pack, first_tile; /* tasks */
     const du_gemm_grad *grad;
+    const k_part *blocks; /* [n_blocks] of a gradient, leaf after leaf */
+    int64_t n_blocks;
 } product;
 
 typedef struct {
@@ -41,8 +52,8 @@ typedef struct {
     du_gemm_add_fn *add;
     product *products;
     int64_t n_products;
-    char *scratch; /* per thread scratch_bytes: panels of A; for gradients of B too, then tiles */
-    size_t scratch_bytes, b_at, tiles_at;
+    char *scratch; /* per thread scratch_bytes: panels of A; of gradients tiles of sums */
+    size_t scratch_bytes;
     int64_t tile_len;
     du_leaves leaves;
 } gemm_work;
@@ -295,16 +306,16 @@ static void push(tree *tr, node n) {
     tr->waiting[l] = n;
 }
 
-/* The sum of rows [row0, row1) to c */
-static void leaf_sum(const gemm_work *w, const tile *t, char *scratch, float *c, int64_t ldc,
-                     int64_t row0, int64_t row1) {
+/* The sum of rows up to `end` to c, from block *i on, which is advanced. */
+static void leaf_sum(const gemm_work *w, const tile *t, float *c, int64_t ldc, int64_t *i,
+                     int64_t end) {
     const du_gemm *g = w->gemm;
-    char *b = scratch + w->b_at;
-    for (int64_t k = row0; k < row1; k += g->k_block) {
-        int64_t n_k = least(g->k_block, row1 - k);
-        g->pack_a(scratch, &t->p->a, t->i0, t->m, k, n_k);
-        g->pack_b(b, &t->p->b, t->j0, t->n, k, n_k);
-        g->block(c, ldc, scratch, b, t->m, t->n, n_k, k > row0);
+    const product *p = t->p;
+    for (bool go_on = false; *i < p->n_blocks && p->blocks[*i].row < end; (*i)++, go_on = true) {
+        const k_part *b = &p->blocks[*i];
+        g->block(c, ldc, p->a_panels + b->a_at + du_gemm_a_bytes(g, t->i0, b->n_k),
+                 p->b_panels + b->b_at + du_gemm_b_bytes(g, t->j0, b->n_k), t->m, t->n, b->n_k,
+                 go_on);
     }
 }
 
@@ -349,13 +360,12 @@ static void grad_task(void *arg, int64_t i_task, int64_t i_thread) {
     const gemm_work *w = arg;
     tree tr = {.w = w, .t = tile_of(w, i_task)};
     const product *p = tr.t.p;
-    int64_t at = tr.t.i0 * p->ldc + tr.t.j0, first = w->leaves.first, n = w->leaves.n;
-    char *scratch = w->scratch + (size_t)i_thread * w->scratch_bytes;
+    int64_t at = tr.t.i0 * p->ldc + tr.t.j0, first = w->leaves.first, n = w->leaves.n, block = 0;
     if (first == 0 && n == 1 && w->leaves.last && !p->add && p->k > 0) {
-        leaf_sum(w, &tr.t, scratch, p->c + at, p->ldc, 0, p->k);
+        leaf_sum(w, &tr.t, p->c + at, p->ldc, &block, p->k);
         return;
     }
-    float *tiles = (float *)(void *)(scratch + w->tiles_at);
+    float *tiles = (float *)(void *)(w->scratch + (size_t)i_thread * w->scratch_bytes);
     for (int64_t l = 0; (first + n) >> l > 0; l++) {
         tr.buffers[tr.n_buffers++] = tiles + l * w->tile_len;
     }
@@ -368,52 +378,146 @@ static void grad_task(void *arg, int64_t i_task, int64_t i_thread) {
     }
     for (int64_t i = 0, row = 0; i < n; row = p->grad->end[i], i++) {
         node leaf = take_buffer(&tr, p->grad->end[i] == row);
-        leaf_sum(w, &tr.t, scratch, leaf.sum, leaf.ld, row, p->grad->end[i]);
+        leaf_sum(w, &tr.t, leaf.sum, leaf.ld, &block, p->grad->end[i]);
         push(&tr, leaf);
     }
     finish(&tr);
 }
 
-du_err du_gemm_wgrad(du_ctx *ctx, du_gemm_kind kind, const du_gemm_grad *grads, int64_t n_grads,
-                     du_leaves leaves) {
-    du_arena_mark mark = du_arena_get_mark(ctx->scratch);
-    const du_gemm *g = &ctx->kern->gemm[kind];
-    gemm_work w = {.gemm = g, .add = ctx->kern->gemm_add, .n_products = n_grads, .leaves = leaves};
-    DU_CHECK(leaves.first >= 0 && leaves.n >= 0 && leaves.first + leaves.n > 0);
-    du_err err = DU_OK;
+static product product_of(const du_gemm_grad *grad, du_leaves leaves) {
+    return (product){.c = grad->dw,
+                     .ldc = grad->lddw,
+                     .a = with_k_rows(grad->dy, true),
+                     .b = with_k_rows(grad->x, true),
+                     .add = grad->add,
+                     .m = grad->N,
+                     .n = grad->K,
+                     .k = leaves.n > 0 ? grad->end[leaves.n - 1] : 0,
+                     .grad = grad};
+}
+
+/* Lays out the panels of a gradient: blocks (NULL: only counted), and the bytes of both factors. */
+static void lay_out(const du_gemm *g, product *p, int64_t n_leaves, k_part *blocks, size_t *a_bytes,
+                    size_t *b_bytes) {
+    *a_bytes = *b_bytes = 0;
+    p->blocks = blocks;
+    p->n_blocks = 0;
+    for (int64_t i = 0, row = 0; i < n_leaves; i++) {
+        for (int64_t n_k; row < p->grad->end[i]; row += n_k) {
+            n_k = least(g->k_block, p->grad->end[i] - row);
+            if (blocks) {
+                blocks[p->n_blocks] = (k_part){row, n_k, *a_bytes, *b_bytes};
+            }
+            p->n_blocks++;
+            *a_bytes += du_gemm_a_bytes(g, p->m, n_k);
+            *b_bytes += du_gemm_b_bytes(g, p->n, n_k);
+        }
+    }
+}
+
+/* Tasks of packing: for each block, groups of panels of A, then of B. */
+static int64_t n_groups(int64_t n, int64_t panel) {
+    return count(n, PACK_PANELS * panel);
+}
+
+static void pack_grad_task(void *arg, int64_t i_task, int64_t i_thread) {
+    (void)i_thread;
+    const gemm_work *w = arg;
+    const du_gemm *g = w->gemm;
+    const product *p = &w->products[w->n_products - 1];
+    while (p->first_pack > i_task) {
+        p--;
+    }
+    int64_t n_a = n_groups(p->m, g->m_panel), n_b = n_groups(p->n, g->n_panel);
+    const k_part *b = &p->blocks[(i_task - p->first_pack) / (n_a + n_b)];
+    int64_t i = (i_task - p->first_pack) % (n_a + n_b);
+    if (i < n_a) {
+        int64_t group = PACK_PANELS * g->m_panel;
+        g->pack_a(p->a_panels + b->a_at + du_gemm_a_bytes(g, i * group, b->n_k), &p->a, i * group,
+                  least(group, p->m - i * group), b->row, b->n_k);
+    } else {
+        int64_t group = PACK_PANELS * g->n_panel, j = (i - n_a) * group;
+        g->pack_b(p->b_panels + b->b_at + du_gemm_b_bytes(g, j, b->n_k), &p->b, j,
+                  least(group, p->n - j), b->row, b->n_k);
+    }
+}
+
+/* Room for the panels of all products, and their tasks; returns how many, -1 when memory is short.
+ */
+static int64_t make_panels(du_ctx *ctx, gemm_work *w) {
+    int64_t n_packs = 0;
+    for (int64_t i = 0; i < w->n_products; i++) {
+        product *p = &w->products[i];
+        size_t a_bytes, b_bytes;
+        lay_out(w->gemm, p, w->leaves.n, NULL, &a_bytes, &b_bytes);
+        k_part *blocks = DU_SCRATCH(ctx, k_part, p->n_blocks + 1);
+        p->a_panels = DU_SCRATCH(ctx, char, a_bytes + b_bytes);
+        if (!blocks || !p->a_panels) {
+            return -1;
+        }
+        p->b_panels = p->a_panels + a_bytes;
+        lay_out(w->gemm, p, w->leaves.n, blocks, &a_bytes, &b_bytes);
+        p->first_pack = n_packs;
+        n_packs +=
+            p->n_blocks * (n_groups(p->m, w->gemm->m_panel) + n_groups(p->n, w->gemm->n_panel));
+    }
+    return n_packs;
+}
+
+/* How many gradients from the first on are computed together */
+static int64_t n_together(const du_gemm *g, const du_gemm_grad *grads, int64_t n_grads,
+                          du_leaves leaves) {
+    size_t sum = 0;
+    for (int64_t i = 0; i < n_grads; i++) {
+        product p = product_of(&grads[i], leaves);
+        size_t a_bytes, b_bytes;
+        lay_out(g, &p, leaves.n, NULL, &a_bytes, &b_bytes);
+        sum += a_bytes + b_bytes;
+        if (i > 0 && sum > GRADS_BYTES) {
+            return i;
+        }
+    }
+    return n_grads;
+}
+
+static du_err compute_grads(du_ctx *ctx, du_gemm_kind kind, const du_gemm_grad *grads,
+                            int64_t n_grads, du_leaves leaves) {
+    gemm_work w = {.gemm = &ctx->kern->gemm[kind],
+                   .add = ctx->kern->gemm_add,
+                   .n_products = n_grads,
+                   .leaves = leaves};
     w.products = DU_SCRATCH(ctx, product, n_grads);
     if (!w.products) {
-        err = DU_ENOMEM;
-        goto done;
+        return DU_ENOMEM;
     }
     for (int64_t i = 0; i < n_grads; i++) {
-        const du_gemm_grad *grad = &grads[i];
-        w.products[i] = (product){.c = grad->dw,
-                                  .ldc = grad->lddw,
-                                  .a = with_k_rows(grad->dy, true),
-                                  .b = with_k_rows(grad->x, true),
-                                  .add = grad->add,
-                                  .m = grad->N,
-                                  .n = grad->K,
-                                  .k = leaves.n > 0 ? grad->end[leaves.n - 1] : 0,
-                                  .grad = grad};
+        w.products[i] = product_of(&grads[i], leaves);
     }
     int64_t m_tile_max, n_tiles = cut_all(ctx, &w, N_TILE_GRAD, &m_tile_max), n_buffers = 2;
+    int64_t n_packs = make_panels(ctx, &w);
     for (int64_t l = 0; (leaves.first + leaves.n) >> l > 0; l++) {
         n_buffers++;
     }
-    int64_t n_tile_max = du_gemm_round_up(N_TILE_GRAD, g->n_panel);
-    w.tile_len = m_tile_max * n_tile_max;
-    w.b_at = du_gemm_a_bytes(g, m_tile_max, g->k_block);
-    w.tiles_at = w.b_at + du_gemm_b_bytes(g, n_tile_max, g->k_block);
-    w.scratch_bytes = w.tiles_at + (size_t)(n_buffers * w.tile_len) * sizeof(float);
+    w.tile_len = m_tile_max * du_gemm_round_up(N_TILE_GRAD, w.gemm->n_panel);
+    w.scratch_bytes = (size_t)(n_buffers * w.tile_len) * sizeof(float);
     w.scratch = DU_SCRATCH(ctx, char, du_pool_n_threads(ctx->pool) * (int64_t)w.scratch_bytes);
-    if (!w.scratch) {
-        err = DU_ENOMEM;
-        goto done;
+    if (n_packs < 0 || !w.scratch) {
+        return DU_ENOMEM;
     }
+    du_pool_run(ctx->pool, pack_grad_task, &w, n_packs);
     du_pool_run(ctx->pool, grad_task, &w, n_tiles);
-done:
-    du_arena_release(ctx->scratch, mark);
+    return DU_OK;
+}
+
+du_err du_gemm_wgrad(du_ctx *ctx, du_gemm_kind kind, const du_gemm_grad *grads, int64_t n_grads,
+                     du_leaves leaves) {
+    DU_CHECK(leaves.first >= 0 && leaves.n >= 0 && leaves.first + leaves.n > 0);
+    du_err err = DU_OK;
+    for (int64_t n; err == DU_OK && n_grads > 0; grads += n, n_grads -= n) {
+        du_arena_mark mark = du_arena_get_mark(ctx->scratch);
+        n = n_together(&ctx->kern->gemm[kind], grads, n_grads, leaves);
+        err = compute_grads(ctx, kind, grads, n, leaves);
+        du_arena_release(ctx->scratch, mark);
+    }
     return err;
 }

@@ -265,6 +265,21 @@ static void add_at_level(void) {
     }
 }
 
+/* Rows that lie as panels of A do are what packing makes of them. */
+static void plain_at_level(void) {
+    for (int64_t k = 1; k <= 70 && gemm->a_plain; k++) {
+        int64_t m = between(1, 40), n = between(1, 40);
+        du_gemm_src a = {.ld = (int64_t)du_gemm_a_row_bytes(sizeof(float), true, k) / 4};
+        gathered = bf16_source = guard_at_end = false;
+        a.data = guard_normal(SLOT_A, (m - 1) * a.ld + k, 1);
+        problem p = {.a = a, .b = make_src(SLOT_B, SLOT_IB, n, k, true), .m = m, .n = n, .k = k};
+        float *want = guard_out(SLOT_C, m * n), *c = guard_out(SLOT_C1, m * n);
+        compute(&p, want, n, 0, m, 0, n, INT32_MAX, false);
+        gemm->block(c, n, a.data, slots[SLOT_PB], m, n, k, false);
+        assert_memory_equal(c, want, (size_t)(m * n) * sizeof *c);
+    }
+}
+
 static void each_kind(void (*fn)(void)) {
     for (int i = 0; i < DU_GEMM_KINDS; i++) {
         kind = (du_gemm_kind)i;
@@ -303,6 +318,7 @@ TEST(specials)
 TEST(cuts)
 TEST(exactness)
 TEST(no_k)
+TEST(plain)
 #undef TEST
 
 static void test_add(void **state) {
@@ -316,6 +332,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sizes), cmocka_unit_test(test_specials),
         cmocka_unit_test(test_cuts),  cmocka_unit_test(test_exactness),
         cmocka_unit_test(test_no_k),  cmocka_unit_test(test_add),
+        cmocka_unit_test(test_plain),
     };
     return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
 }

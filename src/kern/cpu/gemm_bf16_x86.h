@@ -50,6 +50,7 @@ static void block_tiles(float *c, int64_t ldc, const void *a, const void *b, int
 static void fill_gemm_bf16(du_kern *k) {
     du_gemm g = k->gemm[DU_GEMM_F32];
     g.k_step = 2;
+    g.a_plain = false;
     g.pack_a = pack_a_pairs;
     g.pack_b = pack_b_pairs;
     g.block = block_pairs;

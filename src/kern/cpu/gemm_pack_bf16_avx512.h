@@ -21,14 +21,18 @@ INLINE __mmask32 first_32(int64_t n) {
     return n >= 32 ? 0xffffffff : n > 0 ? (1u << n) - 1 : 0;
 }
 
-INLINE const void *src_at(const du_gemm_src *s, int64_t r, int64_t c) {
-    int64_t at = (s->i_row ? s->i_row[r] : r) * s->ld + c;
-    return (const char *)s->data + (size_t)at * (s->bf16 ? 2 : 4);
+/* Where n rows from r on begin, at value c; NULL beyond the last of them */
+INLINE void find_rows(const char *row[LINE_K], int bf16, const du_gemm_src *s, int64_t r, int64_t n,
+                      int64_t c) {
+    for (int64_t i = 0; i < LINE_K; i++) {
+        int64_t at = i < n ? (s->i_row ? s->i_row[r + i] : r + i) * s->ld + c : 0;
+        row[i] = i < n ? (const char *)s->data + (size_t)at * (bf16 ? 2 : 4) : NULL;
+    }
 }
 
-/* 32 values of a row from (r, c) on, of which n count */
-INLINE __m512i load_along(int bf16, const du_gemm_src *s, int64_t r, int64_t c, int64_t n) {
-    const char *p = src_at(s, r, c);
+/* The first n of 32 values from value c of a row on; n < 32 only at its end */
+INLINE __m512i load_along(int bf16, const char *row, int64_t c, int64_t n) {
+    const char *p = row + (size_t)c * (bf16 ? 2 : 4);
     if (bf16) {
         return _mm512_maskz_loadu_epi16(first_32(n), p);
     }
@@ -37,20 +41,17 @@ INLINE __m512i load_along(int bf16, const du_gemm_src *s, int64_t r, int64_t c, 
     return (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
 }
 
-/* Values of the rows r and r + 1 in pairs, 16 columns from c on; n_r rows and n_c columns count. */
-INLINE __m512i load_pairs(int bf16, const du_gemm_src *s, int64_t r, int64_t c, int64_t n_r,
-                          int64_t n_c) {
-    __mmask16 in = first_16(n_c);
+/* Values c .. c + 15 of two rows in pairs, of which those `in` count; rows may be NULL. */
+INLINE __m512i load_pairs(int bf16, const char *even, const char *odd, int64_t c, __mmask16 in) {
+    size_t at = (size_t)c * (bf16 ? 2 : 4);
     __m512i both;
     if (bf16) {
-        __m256i lo =
-            n_r > 0 ? _mm256_maskz_loadu_epi16(in, src_at(s, r, c)) : _mm256_setzero_si256();
-        __m256i hi =
-            n_r > 1 ? _mm256_maskz_loadu_epi16(in, src_at(s, r + 1, c)) : _mm256_setzero_si256();
+        __m256i lo = even ? _mm256_maskz_loadu_epi16(in, even + at) : _mm256_setzero_si256();
+        __m256i hi = odd ? _mm256_maskz_loadu_epi16(in, odd + at) : _mm256_setzero_si256();
         both = _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
     } else {
-        __m512 lo = n_r > 0 ? _mm512_maskz_loadu_ps(in, src_at(s, r, c)) : _mm512_setzero_ps();
-        __m512 hi = n_r > 1 ? _mm512_maskz_loadu_ps(in, src_at(s, r + 1, c)) : _mm512_setzero_ps();
+        __m512 lo = even ? _mm512_maskz_loadu_ps(in, even + at) : _mm512_setzero_ps();
+        __m512 hi = odd ? _mm512_maskz_loadu_ps(in, odd + at) : _mm512_setzero_ps();
         both = (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
     }
     const __m512i order =
@@ -72,22 +73,28 @@ typedef struct {
 INLINE void pack_a(int bf16, lines l, uint16_t *to, const du_gemm_src *s, int64_t i0, int64_t n,
                    int64_t k0, int64_t n_k) {
     int64_t i_end = du_gemm_round_up(n, l.a_rows);
+    const char *row[LINE_K];
     for (int64_t i = 0; !s->k_rows && i < i_end; i++) {
-        uint16_t *row = to + l.row(i, n_k);
+        uint16_t *at = to + l.row(i, n_k);
+        if (i % LINE_K == 0) {
+            find_rows(row, bf16, s, i0 + i, n - i, k0);
+        }
         for (int64_t k = 0; k < n_k; k += LINE_K) {
             __m512i v = _mm512_setzero_si512();
             if (i < n) {
-                v = load_along(bf16, s, i0 + i, k0 + k, n_k - k);
+                v = load_along(bf16, row[i % LINE_K], k, n_k - k);
             }
-            _mm512_storeu_si512(row + k / LINE_K * l.a_step, v);
+            _mm512_storeu_si512(at + k / LINE_K * l.a_step, v);
         }
     }
     for (int64_t k = 0; s->k_rows && k < n_k; k += LINE_K) {
+        find_rows(row, bf16, s, k0 + k, n_k - k, i0);
         for (int64_t i = 0; i < i_end; i += 16) {
+            __mmask16 in = first_16(n - i);
             __m512i x[16];
             UNROLL
             for (int p = 0; p < 16; p++) {
-                x[p] = load_pairs(bf16, s, k0 + k + 2 * p, i0 + i, n_k - k - 2 * p, n - i);
+                x[p] = load_pairs(bf16, row[2 * p], row[2 * p + 1], i, in);
             }
             transpose_16(x);
             UNROLL
@@ -103,24 +110,27 @@ INLINE void pack_a(int bf16, lines l, uint16_t *to, const du_gemm_src *s, int64_
 INLINE void pack_b(int bf16, lines l, uint16_t *to, const du_gemm_src *s, int64_t j0, int64_t n,
                    int64_t k0, int64_t n_k) {
     int64_t j_end = du_gemm_round_up(n, l.b_cols), k_end = du_gemm_round_up(n_k, l.step);
+    const char *row[LINE_K];
     for (int64_t k = 0; s->k_rows && k < k_end; k += LINE_K) {
         int64_t n_pairs = (k_end - k < LINE_K ? k_end - k : LINE_K) / 2;
+        find_rows(row, bf16, s, k0 + k, n_k - k, j0);
         for (int64_t j = 0; j < j_end; j += LINE_COLS) {
+            __mmask16 in = first_16(n - j);
             uint16_t *at = to + l.col(j, k_end) + k / LINE_K * l.b_step;
             for (int64_t p = 0; p < n_pairs; p++) {
-                __m512i v = load_pairs(bf16, s, k0 + k + 2 * p, j0 + j, n_k - k - 2 * p, n - j);
+                __m512i v = load_pairs(bf16, row[2 * p], row[2 * p + 1], j, in);
                 _mm512_storeu_si512(at + p * l.b_pair, v);
             }
         }
     }
     for (int64_t j = 0; !s->k_rows && j < j_end; j += LINE_COLS) {
+        find_rows(row, bf16, s, j0 + j, n - j, k0);
         for (int64_t k = 0; k < k_end; k += LINE_K) {
             uint16_t *at = to + l.col(j, k_end) + k / LINE_K * l.b_step;
             __m512i x[16];
             UNROLL
             for (int r = 0; r < 16; r++) {
-                x[r] = j + r < n ? load_along(bf16, s, j0 + j + r, k0 + k, n_k - k)
-                                 : _mm512_setzero_si512();
+                x[r] = row[r] ? load_along(bf16, row[r], k, n_k - k) : _mm512_setzero_si512();
             }
             transpose_16(x);
             UNROLL

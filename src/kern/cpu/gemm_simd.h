@@ -21,6 +21,14 @@ INLINE const char *gemm_row(gemm_from f, const du_gemm_src *s, int64_t r, int64_
     return (const char *)s->data + f.size * (size_t)((s->i_row ? s->i_row[r] : r) * s->ld + c);
 }
 
+/* Where the rows r .. r + VF - 1 begin, at value c; NULL from the n-th on */
+INLINE void gemm_find_rows(gemm_from f, const char *row[VF], const du_gemm_src *s, int64_t r,
+                           int64_t n, int64_t c) {
+    for (int j = 0; j < VF; j++) {
+        row[j] = j < n ? gemm_row(f, s, r + j, c) : NULL;
+    }
+}
+
 /* n values, zeros behind them */
 INLINE vf gemm_load(gemm_from f, const char *p, int64_t n) {
     if (n <= 0) {
@@ -30,20 +38,22 @@ INLINE vf gemm_load(gemm_from f, const char *p, int64_t n) {
     return f.round ? f.round(v) : v;
 }
 
-/* x[j] lane l: value c + l of row r + j; zeros beyond n_r rows and n_c values */
-INLINE void gemm_load_square(gemm_from f, vf x[VF], const du_gemm_src *s, int64_t r, int64_t c,
-                             int64_t n_r, int64_t n_c) {
-    if (n_r >= VF && n_c >= VF) {
+/* x[j] lane l: value c + l of row j, and their transposition; zeros beyond n values and where a row
+ * is NULL */
+INLINE void gemm_load_transposed(gemm_from f, vf x[VF], const char *const row[VF], int64_t c,
+                                 int64_t n) {
+    if (row[VF - 1] && n >= VF) {
         UNROLL
         for (int j = 0; j < VF; j++) {
-            x[j] = gemm_load(f, gemm_row(f, s, r + j, c), VF);
+            x[j] = gemm_load(f, row[j] + f.size * (size_t)c, VF);
         }
-        return;
+    } else {
+        UNROLL
+        for (int j = 0; j < VF; j++) {
+            x[j] = row[j] ? gemm_load(f, row[j] + f.size * (size_t)c, n) : vf_set1(0);
+        }
     }
-    UNROLL
-    for (int j = 0; j < VF; j++) {
-        x[j] = j < n_r ? gemm_load(f, gemm_row(f, s, r + j, c), n_c) : vf_set1(0);
-    }
+    simd_transpose(x);
 }
 
 /* From one row of A to the next; rows reach up to a multiple of a vector. */
@@ -56,38 +66,50 @@ INLINE void gemm_pack_a(gemm_from f, float *to, const du_gemm_src *s, int64_t i0
     int64_t k_end = du_gemm_round_up(n_k, f.step), ld = gemm_a_ld(k_end);
     for (int64_t i = 0; !s->k_rows && i < n; i++) {
         const char *from = gemm_row(f, s, i0 + i, k0);
-        for (int64_t k = 0; k < k_end; k += VF) {
+        int64_t k = 0;
+        for (; k + VF <= n_k; k += VF) {
+            vf_store(to + i * ld + k, gemm_load(f, from + f.size * (size_t)k, VF));
+        }
+        for (; k < k_end; k += VF) {
             vf_store(to + i * ld + k, gemm_load(f, from + f.size * (size_t)k, n_k - k));
         }
     }
     for (int64_t k = 0; s->k_rows && k < k_end; k += VF) {
+        const char *row[VF];
+        gemm_find_rows(f, row, s, k0 + k, n_k - k, i0);
         for (int64_t i = 0; i < n; i += VF) {
+            float *at = to + i * ld + k;
             vf x[VF];
-            gemm_load_square(f, x, s, k0 + k, i0 + i, n_k - k, n - i);
-            simd_transpose(x);
+            gemm_load_transposed(f, x, row, i, n - i);
             UNROLL
             for (int j = 0; j < VF; j++) {
                 if (i + j < n) {
-                    vf_store(to + (i + j) * ld + k, x[j]);
+                    vf_store(at + j * ld, x[j]);
                 }
             }
         }
     }
 }
 
-/* Rows of memory are k: copied, a few panels at a time. */
+/* Rows of memory are k: copied, GEMM_GROUP panels at a time. */
 INLINE void gemm_copy_b(gemm_from f, float *to, const du_gemm_src *s, int64_t j0, int64_t n,
                         int64_t k0, int64_t n_k) {
-    int64_t k_end = du_gemm_round_up(n_k, f.step);
-    for (int64_t p = 0; p < n; p += GEMM_GROUP * GEMM_N) {
-        int64_t end = p + GEMM_GROUP * GEMM_N < n ? p + GEMM_GROUP * GEMM_N : n;
+    int64_t k_end = du_gemm_round_up(n_k, f.step), panel_len = GEMM_N * k_end;
+    for (int64_t p = 0; p < n; p += GEMM_GROUP * GEMM_N, to += GEMM_GROUP * panel_len) {
+        int64_t n_cols = n - p < GEMM_GROUP * GEMM_N ? n - p : GEMM_GROUP * GEMM_N;
         for (int64_t k = 0; k < k_end; k++) {
-            const char *from = k < n_k ? gemm_row(f, s, k0 + k, j0) : NULL;
-            for (int64_t j = p; j < end; j += GEMM_N) {
-                float *row = to + j * k_end + k * GEMM_N;
+            const char *from = k < n_k ? gemm_row(f, s, k0 + k, j0 + p) : NULL;
+            float *row = to + k * GEMM_N;
+            int64_t j = 0;
+            for (; from && j + GEMM_N <= n_cols; j += GEMM_N, row += panel_len) {
+                const char *at = from + f.size * (size_t)j;
+                vf_store(row, gemm_load(f, at, VF));
+                vf_store(row + VF, gemm_load(f, at + f.size * VF, VF));
+            }
+            for (; j < n_cols; j += GEMM_N, row += panel_len) {
                 const char *at = from ? from + f.size * (size_t)j : NULL;
-                vf_store(row, gemm_load(f, at, from ? n - j : 0));
-                vf_store(row + VF, gemm_load(f, at + f.size * VF, from ? n - j - VF : 0));
+                vf_store(row, gemm_load(f, at, from ? n_cols - j : 0));
+                vf_store(row + VF, gemm_load(f, at + f.size * VF, from ? n_cols - j - VF : 0));
             }
         }
     }
@@ -102,10 +124,11 @@ INLINE void gemm_pack_b(gemm_from f, float *to, const du_gemm_src *s, int64_t j0
     int64_t k_end = du_gemm_round_up(n_k, f.step);
     for (int64_t j = 0; j < du_gemm_round_up(n, GEMM_N); j += VF) {
         float *panel = to + j / GEMM_N * GEMM_N * k_end + j % GEMM_N;
+        const char *row[VF];
+        gemm_find_rows(f, row, s, j0 + j, n - j, k0);
         for (int64_t k = 0; k < k_end; k += VF) {
             vf x[VF];
-            gemm_load_square(f, x, s, j0 + j, k0 + k, n - j, n_k - k);
-            simd_transpose(x);
+            gemm_load_transposed(f, x, row, k, n_k - k);
             UNROLL
             for (int i = 0; i < VF; i++) {
                 if (k + i < k_end) {
@@ -157,6 +180,7 @@ static void fill_gemm(du_kern *k) {
                                      .k_step = 1,
                                      .size = sizeof(float),
                                      .a_odd_rows = true,
+                                     .a_plain = true,
                                      .pack_a = pack_a_f32,
                                      .pack_b = pack_b_f32,
                                      .block = block_f32};
