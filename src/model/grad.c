@@ -250,7 +250,7 @@ static du_err begin(du_grad_run *r, du_ctx *ctx, du_grad *g, const du_grad_rows 
     r->train.kind = g->how.bf16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
     r->train.end = end;
     r->train.sums =
-        (du_sums){leaves, g->params->values, g->values, g->params->n_values, g->nodes, false};
+        (du_sums){leaves, g->params->shown, g->values, g->params->n_values, g->nodes, false};
     r->pass.ctx = ctx;
     r->pass.model = model;
     r->pass.train = &r->train;

@@ -53,28 +53,46 @@ static du_err list_params(du_params *p, const du_arch *arch, const du_hparams *h
 }
 
 /* Lets the table's field of a tensor point to its values. */
-static du_err place_param(du_model *model, const du_param *t, float *values, du_diag *diag) {
+static void place_param(const du_model *model, const du_param *t, const float *values) {
     void *field = du_model_field(model, t->def, t->layer);
     if (t->def->kind == DU_WEIGHT_VEC) {
         *(const float **)field = values;
-        return DU_OK;
+        return;
     }
-    du_mat *m = field;
-    if (t->def->kind == DU_WEIGHT_EXPERTS) {
-        du_mat **list = field;
-        if (!*list) {
-            *list = du_model_alloc(model, (size_t)model->hp.router.n_expert, sizeof **list);
-        }
-        if (!*list) {
-            return du_fail_nomem(diag, "the model");
-        }
-        m = *list + t->expert;
-    }
+    du_mat *m = t->def->kind == DU_WEIGHT_EXPERTS ? *(du_mat **)field + t->expert : field;
     *m = (du_mat){.data = values,
                   .dtype = DU_F32,
                   .rows = t->rows,
                   .cols = t->cols,
                   .row_bytes = (size_t)t->cols * sizeof(float)};
+}
+
+static void place_block(du_model *model, du_params *p, const float *block) {
+    for (int64_t i = 0; i < p->n; i++) {
+        place_param(model, &p->at[i], block + p->at[i].offset);
+    }
+    if (model->hp.tied) {
+        model->top.output = model->top.embed;
+    }
+    p->shown = block;
+}
+
+void du_params_point(du_params *p, const float *block) {
+    place_block(p->model, p, block);
+}
+
+/* The lists of experts that the table's fields want. */
+static du_err make_lists(du_model *model, const du_params *p, du_diag *diag) {
+    for (int64_t i = 0; i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        du_mat **list = t->expert >= 0 ? du_model_field(model, t->def, t->layer) : NULL;
+        if (list && !*list) {
+            *list = du_model_alloc(model, (size_t)model->hp.router.n_expert, sizeof **list);
+        }
+        if (list && !*list) {
+            return du_fail_nomem(diag, "the model");
+        }
+    }
     return DU_OK;
 }
 
@@ -90,8 +108,9 @@ static du_err place_all(void *user, du_model *model, du_diag *diag) {
         return du_fail(diag, DU_ENOMEM, "no memory for %lld million weights",
                        (long long)(p->n_weights / 1000000));
     }
-    for (int64_t i = 0; err == DU_OK && i < p->n; i++) {
-        err = place_param(model, &p->at[i], p->values + p->at[i].offset, diag);
+    err = make_lists(model, p, diag);
+    if (err == DU_OK) {
+        place_block(model, p, p->values);
     }
     return err;
 }

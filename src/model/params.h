@@ -21,7 +21,8 @@ typedef struct {
 } du_param;
 
 typedef struct {
-    du_model *model;             /* its matrices lie in `values` */
+    du_model *model;             /* its matrices lie in `shown` */
+    const float *shown;          /* `values`, or another block of the same layout */
     float *values;               /* [n_values], 64-byte aligned; between tensors zeros */
     int64_t n_values, n_weights; /* with and without what lies between */
     du_param *at;
@@ -41,6 +42,10 @@ void du_params_free(du_params *params); /* takes NULL */
  * Returns DU_OK, DU_EFORMAT (a tensor is missing there), DU_ENOMEM. */
 DU_NODISCARD
 du_err du_params_load(du_params *params, const du_model *from, du_diag *diag);
+
+/* Lets the model's matrices and vectors lie in another block [n_values], borrowed; params->values:
+ * in their own again. */
+void du_params_point(du_params *params, const float *block);
 
 /* Fills matrices with normal numbers of that standard deviation, norms with 1, biases with 0. A
  * tensor's numbers depend on the seed and its name alone. */

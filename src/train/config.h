@@ -59,6 +59,9 @@ typedef struct {
         double decay;
     } ema;
     struct {
+        char *type;
+    } qat;
+    struct {
         int64_t every, keep;
     } checkpoint;
     struct {

@@ -105,6 +105,10 @@ const du_train_key du_train_keys[] = {
            "part of a target's probability that is spread over the vocabulary"),
     X_REAL(ema.decay, "ema.decay", 0, 0, 0.9999999, "", true,
            "decay of the running mean of the weights, kept beside them; 0: none"),
+    X_TEXT(qat.type, "qat.type", "type", true,
+           "a type of `dure quantize`, or F8_E4M3: passes see weights rounded to it, so that the "
+           "model "
+           "is trained for that file"),
     X_INT(checkpoint.every, "checkpoint.every", 0, 0, STEPS_MAX, "steps", false,
           "steps between checkpoints; 0: only the last"),
     X_INT(checkpoint.keep, "checkpoint.keep", 3, 1, 1 << 20, "checkpoints", false,

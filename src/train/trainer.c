@@ -136,6 +136,9 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
     err = err ? err : check_keys(t, diag);
     err = err ? err : du_optim_init(&t->optim, config, t->params, diag);
     err = err ? err : make_grad(t, diag);
+    if (err == DU_OK && *config->qat.type) {
+        err = du_qat_init(&t->qat, config->qat.type, t->params, diag);
+    }
     if (err != DU_OK) {
         du_trainer_free(t);
         return err;
@@ -150,6 +153,7 @@ void du_trainer_free(du_trainer *t) {
     }
     du_grad_free(t->grad);
     du_optim_done(&t->optim);
+    du_qat_done(&t->qat);
     du_params_free(t->params);
     du_loader_close(t->data);
     du_loader_close(t->validation);
@@ -275,12 +279,22 @@ static int64_t set_next_targets(du_trainer *t) {
     return n;
 }
 
+/* Before passes and behind them: where weights are rounded for passes, the model points to those.
+ */
+static du_err begin_passes(du_trainer *t) {
+    return t->qat.shown ? du_qat_show(t->ctx, &t->qat) : DU_OK;
+}
+
+static void end_passes(du_trainer *t) {
+    du_params_point(t->params, t->params->values);
+}
+
 /* Forward and backward of all micro-batches. Mean losses into *loss and *mtp (NAN: none). */
 static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
     int64_t accumulate = t->config->accumulate, n_seq = t->batch.n_seq, n_next = 0;
     double weight = t->config->mtp.weight;
     leaf_sum sum = {0}, next_sum = {0};
-    du_err err = DU_OK;
+    du_err err = begin_passes(t);
     for (int64_t i = 0; i < accumulate && err == DU_OK; i++) {
         err = accumulate > 1 ? read_batch(t, i, diag) : DU_OK;
         du_cross_entropy objective = objective_of(t, 1 / (double)n_targets);
@@ -300,6 +314,7 @@ static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mt
             add_losses(t, &next_sum, t->next_losses, t->next_targets);
         }
     }
+    end_passes(t);
     *loss = sum_of(&sum) / (double)n_targets;
     *mtp = weight > 0 && n_next > 0 ? sum_of(&next_sum) / (double)n_next : (double)NAN;
     return err;
@@ -429,7 +444,7 @@ du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
     int64_t wanted = t->config->validate.batches, n_targets = 0;
     n = n < 1 ? 1 : n < wanted ? n : wanted;
     leaf_sum sum = {0};
-    du_err err = DU_OK;
+    du_err err = begin_passes(t);
     for (int64_t i = 0; i < n && err == DU_OK; i++) {
         err = du_loader_read(t->validation, i, &t->batch, diag);
         du_cross_entropy objective = objective_of(t, 1);
@@ -438,6 +453,7 @@ du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
         add_losses(t, &sum, t->losses, t->batch.targets);
         n_targets += t->batch.n_targets;
     }
+    end_passes(t);
     *loss = sum_of(&sum) / (double)n_targets;
     return err;
 }

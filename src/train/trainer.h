@@ -13,12 +13,14 @@
 #include "model/grad.h"
 #include "train/metrics.h"
 #include "train/optim.h"
+#include "train/qat.h"
 
 typedef struct {
     const du_train_config *config; /* borrowed */
     du_ctx *ctx;                   /* borrowed */
     du_params *params;
     du_optim optim;
+    du_qat qat; /* with qat.type, else empty */
     du_grad *grad;
     du_loader *data, *validation; /* validation NULL: none is given */
     du_loader_batch batch;
