@@ -41,12 +41,18 @@ CHAT_TEMPLATE = """\
 """
 
 
-def build():
-    tok = Tokenizer(models.BPE())
+def unmerged(vocab):
+    """Byte-level BPE with V3's passes, no merges, and {token: id}."""
+    tok = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     splits = [pre.Split(Regex(p), "isolated") for p in V3_PASSES]
     tok.pre_tokenizer = pre.Sequence(splits + [pre.ByteLevel(add_prefix_space=False, use_regex=False)])
     tok.decoder = decoders.ByteLevel()
     tok.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tok
+
+
+def build():
+    tok = unmerged({})
     trainer = trainers.BpeTrainer(
         vocab_size=SIZE - len(ADDED),
         special_tokens=[AddedToken(t, normalized=False, special=True) for t in (BOS, EOS, PAD)],
@@ -57,6 +63,14 @@ def build():
     tok.add_tokens([AddedToken(t, normalized=True, special=False) for t in ADDED])
     assert tok.get_vocab_size() == SIZE
     return tok
+
+
+def write_stand_in(folder, n_vocab):
+    """A tokenizer.json of n_vocab tokens for a model that was trained on bare numbers."""
+    alphabet = sorted(pre.ByteLevel.alphabet())
+    tokens = [alphabet[i] if i < len(alphabet) else f"token{i}" for i in range(n_vocab)]
+    tok = unmerged({token: i for i, token in enumerate(tokens)})
+    (Path(folder) / "tokenizer.json").write_text(tok.to_str())
 
 
 def _added(content):
