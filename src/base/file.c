@@ -90,6 +90,15 @@ void du_map_unload(const du_map *map, const void *p, size_t n) {
     }
 }
 
+void du_map_forget(const du_map *map, size_t start, size_t n) {
+    const size_t block = 1 << 16; /* as much as the kernel maps at once around what is read */
+    size_t from = start / block * block, to = (start + n + block - 1) / block * block;
+    to = to < map->len ? to : map->len;
+    if (from < to) {
+        du_map_unload(map, map->data + from, to - from);
+    }
+}
+
 du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limit, du_diag *diag) {
     size_t cap = 4096, n = 0;
     char *data = du_alloc(cap + 1);

@@ -34,6 +34,10 @@ bool du_map_is_current(const du_map *map, const char *path);
  * process's memory, and come back when they are read. */
 void du_map_unload(const du_map *map, const void *p, size_t n);
 
+/* The same for bytes [start, start + n) and what lies beside them: pieces read here and there in a
+ * large file do not add up to all of it in the process's memory. */
+void du_map_forget(const du_map *map, size_t start, size_t n);
+
 /* Reads the whole file into a heap block with a NUL after its last byte (free with du_free).
  * limit  largest size accepted, in bytes: DU_ELIMIT beyond
  * len    may be NULL when the text cannot hold NUL bytes

@@ -10,7 +10,11 @@
  *
  *   sequential  sequence q begins at token q * seq_len; behind the last token comes the first
  *   shuffled    the file has n = (its tokens - 1) / seq_len whole sequences; pass q / n over them
- *               takes them in a permutation of its own, chosen by the seed and the pass */
+ *               takes them in a permutation of its own, chosen by the seed and the pass
+ *
+ * Shards (data/shards.h) hold n sequences, or k times as many where they were packed k times as
+ * long as wanted: sequence q is number q mod n in their order, or in the permutation of pass q / n.
+ * Each row tells where its document begins, and only targets that count are given. */
 #ifndef DU_DATA_LOADER_H
 #define DU_DATA_LOADER_H
 
@@ -22,7 +26,9 @@
 typedef struct {
     const char *tokens;  /* borrowed for the call: a file of little-endian numbers of tokens */
     int64_t token_bytes; /* of each of them, 2 or 4 */
-    int64_t n_vocab;     /* they are below this */
+    const char *shards;  /* or a folder of shards, where tokens is NULL */
+    bool validation;     /* of shards: their part for validation */
+    int64_t n_vocab;     /* tokens are below this */
     int64_t seq_len, batch_seqs;
     bool shuffled;
     uint64_t seed;
@@ -32,7 +38,9 @@ typedef struct du_loader du_loader;
 
 /* out  new handle, free with du_loader_close (takes NULL); untouched on failure
  * Returns DU_OK, DU_ENOENT, DU_EIO, DU_EFORMAT (a size that is no multiple of token_bytes),
- * DU_ELIMIT (fewer tokens than a sequence and its last target take), DU_ENOMEM. */
+ * DU_ELIMIT (fewer tokens than a sequence and its last target take), DU_EINVAL (shards of another
+ * length or with a larger vocabulary; none of the part), DU_ENOMEM, the errors of du_shards_open.
+ */
 DU_NODISCARD
 du_err du_loader_open(du_loader **out, const du_loader_params *params, du_diag *diag);
 void du_loader_close(du_loader *loader);
@@ -52,14 +60,16 @@ typedef struct {
     int64_t n_targets; /* that are not -1 */
 } du_loader_batch;
 
-/* Memory for what du_loader_read gives. Returns DU_OK, DU_ELIMIT, DU_ENOMEM. */
+/* Memory for what du_loader_read gives, by this loader or by another one of the same kind of data
+ * and shape. Returns DU_OK, DU_ELIMIT, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_loader_batch_init(du_loader_batch *out, const du_loader *loader, du_diag *diag);
 void du_loader_batch_done(du_loader_batch *batch); /* frees and empties */
 
 /* Fills the batch with micro-batch s, from 0. Allocates nothing. Thread-safe on different batches.
- * Returns DU_OK, DU_EFORMAT (a token outside the vocabulary: names file and offset), DU_EIO (the
- * file has changed since it was opened), DU_ELIMIT (s is beyond all numbers of tokens). */
+ * Returns DU_OK, DU_EFORMAT (a token outside the vocabulary, a damaged shard: names file and
+ * offset), DU_EIO (the file has changed since it was opened), DU_ELIMIT (s is beyond all numbers of
+ * tokens). */
 DU_NODISCARD
 du_err du_loader_read(const du_loader *loader, int64_t s, du_loader_batch *out, du_diag *diag);
 
