@@ -17,6 +17,7 @@
     X(tokenize)                                                                                    \
     X(detokenize)                                                                                  \
     X(tokenizer_train)                                                                             \
+    X(data_pack)                                                                                   \
     X(train)                                                                                       \
     X(template)                                                                                    \
     X(help)                                                                                        \

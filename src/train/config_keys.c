@@ -62,7 +62,8 @@ const du_train_key du_train_keys[] = {
           "bytes of a number in data.tokens: 2 or 4"),
     X_TEXT(data.shards, "data.shards", "path", true, "folder that `dure data pack` wrote"),
     X_TEXT(data.validation, "data.validation", "path", false,
-           "tokens or shards, as those of the training data, for the validation loss"),
+           "for the validation loss: tokens as those of data.tokens; or a folder of shards, which "
+           "may be data.shards, whose part for validation is taken"),
     X_WORD(data.order, "data.order", "sequential|shuffled", true,
            "in which order sequences are read"),
     X_WORD(

@@ -104,12 +104,13 @@ static du_err load(du_trainer **out, const du_run *run, const du_saved *saved, d
 }
 
 static du_err check_data(const du_run *run, const du_saved *saved, du_diag *diag) {
+    const du_train_config *config = run->params.config;
     return du_loader_checksum(run->trainer->data) == saved->state.data
                ? DU_OK
                : du_fail(diag, DU_EINVAL,
                          "%s: is not what it was when the run was begun: it would not be the same "
                          "run",
-                         run->params.config->data.tokens);
+                         *config->data.shards ? config->data.shards : config->data.tokens);
 }
 
 /* What goes on from here besides: the data, and files for the next checkpoints. */

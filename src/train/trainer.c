@@ -185,10 +185,17 @@ du_err du_trainer_begin(du_trainer *t, du_diag *diag) {
     return err;
 }
 
-static du_err open_loader(du_loader **out, const du_trainer *t, const char *path, bool shuffled,
+/* The training data, or what is of its kind for the validation loss. */
+static du_err open_loader(du_loader **out, const du_trainer *t, bool validation, bool shuffled,
                           du_diag *diag) {
     const du_train_config *config = t->config;
-    du_loader_params params = {.tokens = path,
+    bool shards = *config->data.shards != '\0';
+    const char *path = validation ? config->data.validation
+                       : shards   ? config->data.shards
+                                  : config->data.tokens;
+    du_loader_params params = {.tokens = shards ? NULL : path,
+                               .shards = shards ? path : NULL,
+                               .validation = validation,
                                .token_bytes = config->data.token_bytes,
                                .n_vocab = t->params->model->hp.n_vocab,
                                .seq_len = config->seq_len,
@@ -201,9 +208,9 @@ static du_err open_loader(du_loader **out, const du_trainer *t, const char *path
 du_err du_trainer_open_data(du_trainer *t, du_diag *diag) {
     const du_train_config *config = t->config;
     bool shuffled = config->data.order == DU_ORDER_SHUFFLED;
-    du_err err = open_loader(&t->data, t, config->data.tokens, shuffled, diag);
+    du_err err = open_loader(&t->data, t, false, shuffled, diag);
     if (err == DU_OK && *config->data.validation) {
-        err = open_loader(&t->validation, t, config->data.validation, false, diag);
+        err = open_loader(&t->validation, t, true, false, diag);
     }
     err = err ? err : du_loader_batch_init(&t->batch, t->data, diag);
     if (err == DU_OK) {
