@@ -15,9 +15,8 @@ static const du_opt opts[] = {
 
 static const char about_dure[] =
     "dure runs and trains language models of the DeepSeek architecture, and the models distilled "
-    "from them, "
-    "from their own files: GGUF files, and directories of Hugging Face safetensors. Where MODEL is "
-    "left out, the small reasoning model that is built in is used.";
+    "from them: from their own files, GGUF files and directories of Hugging Face safetensors. "
+    "Where MODEL is left out, the small reasoning model that is built in is used.";
 
 /* The first word of a name. */
 static du_sv first_word(const char *name) {

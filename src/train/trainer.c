@@ -352,7 +352,7 @@ static du_err fail_not_finite(const du_trainer *t, double loss, double norm, du_
     const char *what = bad ? "" : "the gradient of ";
     bad = bad ? bad : find_bad(t->params, du_grad_values(t->grad));
     return du_fail(diag, DU_ELIMIT, "step %lld: the loss is %g, the gradient's norm %g: %s%s %s",
-                   (long long)t->step + 1, loss, norm, what, bad ? bad->name : "all weights",
+                   (long long)t->step + 1, fabs(loss), fabs(norm), what, bad ? bad->name : "all weights",
                    bad ? "is not finite" : "is too large");
 }
 

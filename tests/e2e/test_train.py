@@ -211,6 +211,35 @@ class Training(Base):
         self.assertIn("tokenizer = nowhere", self.train(
             "b", keys={"steps": 1, "tokenizer": "nowhere"}, status=1).err)
 
+    def test_same_as_the_reference(self):
+        """20 steps from the reference implementation's weights (tests/golden/README.md)."""
+        golden = os.path.join(program.GOLDEN, "training")
+        names = [name for name in sorted(os.listdir(golden))
+                 if os.path.isdir(os.path.join(golden, name))]
+        self.assertGreater(len(names), 5)
+        for name in names:
+            with self.subTest(name):
+                folder = os.path.join(golden, name)
+                keys = {"init": folder, "data.tokens": os.path.join(golden, "tokens.bin"),
+                        "steps": 20, "seq_len": 12, "batch_seqs": 2, "optim.lr": 1e-4, "seed": None,
+                        "schedule.warmup_steps": None, "ema.decay": None}
+                self.train(name, model=None, keys=keys)
+                wanted = json.loads(program.read(folder, "steps.json"))
+                for i, line in enumerate(self.metrics(name)):
+                    self.assertLess(abs(line["loss"] / wanted["loss"][i] - 1), 1e-5)
+                    self.assertLess(abs(line["grad_norm"] / wanted["grad_norm"][i] - 1), 1e-4)
+                before = safetensors(os.path.join(folder, "model.safetensors"))
+                after = safetensors(self.path(name, "step-000020", "model.safetensors"))
+                self.assertEqual({key: shape for key, (shape, _) in before.items()},
+                                 {key: shape for key, (shape, _) in after.items()})
+                changes = safetensors(os.path.join(folder, "changes.safetensors"))
+                for key, (_, change) in changes.items():
+                    old, new = before[key][1], after[key][1]
+                    # A step rounds each weight twice.
+                    allowed = 1e-4 * max(map(abs, change)) + 40 * 2 ** -24 * max(map(abs, old))
+                    for x, y, d in zip(old, new, change):
+                        self.assertLessEqual(abs(y - x - d), allowed, key)
+
     def make_tokenizer(self):
         """A folder with a tokenizer, and how many tokens it has."""
         with open(self.path("text"), "w", encoding="utf-8") as file:
