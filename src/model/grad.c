@@ -41,7 +41,8 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
     g->n_layers = model->hp.n_layer + du_model_n_nextn(model);
     g->counts = du_alloc_zero((size_t)(g->n_layers * n_experts(g)), sizeof *g->counts);
     g->layers = du_alloc_zero((size_t)g->n_layers, sizeof *g->layers);
-    if (!g->values || !g->counts || !g->layers) {
+    g->balance = du_alloc_zero((size_t)g->n_layers, sizeof *g->balance);
+    if (!g->values || !g->counts || !g->layers || !g->balance) {
         du_grad_free(g);
         return du_fail_nomem(diag, "the gradients");
     }
@@ -67,6 +68,7 @@ void du_grad_free(du_grad *g) {
     du_mem_unreserve(g->values, (size_t)g->params->n_values * sizeof(float));
     du_arena_free(g->arena);
     du_free(g->counts);
+    du_free(g->balance);
     du_free(g->layers);
     du_free(g);
 }
@@ -273,7 +275,7 @@ static du_err backward(du_grad_run *r, du_objective *objective) {
     float *dnext = next ? DU_SCRATCH(r->pass.ctx, float, n_values) : NULL;
     if (leaves->first == 0) {
         memset(g->counts, 0, (size_t)(g->n_layers * n_experts(g)) * sizeof *g->counts);
-        g->balance = 0;
+        memset(g->balance, 0, (size_t)g->n_layers * sizeof *g->balance);
     }
     du_err err = next && !dnext ? DU_ENOMEM : DU_OK;
     if (err == DU_OK && !leaves->last) {
@@ -325,5 +327,9 @@ const int64_t *du_grad_counts(const du_grad *g) {
 }
 
 double du_grad_balance(const du_grad *g) {
-    return g->balance;
+    double sum = 0;
+    for (int64_t i = 0; i < g->n_layers; i++) {
+        sum += du_leaf_sum_get(&g->balance[i]);
+    }
+    return sum;
 }

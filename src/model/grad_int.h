@@ -44,8 +44,8 @@ struct du_grad {
     /* Of the output matrix, whose leaves are parts of sequences, from the trunk and from behind it;
      * of the embedding of next tokens. [V*D] */
     float *out_nodes[2][DU_LEAF_LEVELS], *next_nodes[DU_LEAF_LEVELS];
-    int64_t *counts; /* [n_layers, E] */
-    double balance;
+    int64_t *counts;      /* [n_layers, E] */
+    du_leaf_sum *balance; /* [n_layers] */
     du_arena *arena;
     du_grad_layer *layers; /* [n_layers] */
     float *x, *norm;       /* [T,D] behind the trunk, and normalised */

@@ -2,6 +2,27 @@
 
 #include <string.h>
 
+void du_leaf_sum_add(du_leaf_sum *sum, double v) {
+    int level = 0;
+    for (; sum->n >> level & 1; level++) {
+        v = sum->waiting[level] + v;
+    }
+    sum->waiting[level] = v;
+    sum->n++;
+}
+
+double du_leaf_sum_get(const du_leaf_sum *sum) {
+    double all = 0;
+    bool any = false;
+    for (int level = 0; level < DU_LEAF_LEVELS; level++) {
+        if (sum->n >> level & 1) {
+            all = any ? sum->waiting[level] + all : sum->waiting[level];
+            any = true;
+        }
+    }
+    return all;
+}
+
 float *du_sums_grad(const du_sums *sums, const void *weight) {
     uintptr_t at = (uintptr_t)weight, block = (uintptr_t)sums->values;
     bool inside = weight && at >= block && at < block + (size_t)sums->n_values * sizeof(float);

@@ -22,6 +22,15 @@ typedef struct {
 
 enum { DU_LEAF_LEVELS = 48, DU_LEAF_ROWS = 64 };
 
+/* A number of each leaf, ascending, summed in the tree. Start from {0}. */
+typedef struct {
+    double waiting[DU_LEAF_LEVELS];
+    uint64_t n; /* leaves so far */
+} du_leaf_sum;
+
+void du_leaf_sum_add(du_leaf_sum *sum, double v);
+double du_leaf_sum_get(const du_leaf_sum *sum); /* of the leaves so far; 0 of none */
+
 /* Where the gradients of weights go: the block of all weights, one of gradients, and one per level
  * for what waits, all of one layout. A weight outside the block is frozen. */
 typedef struct {

@@ -1,7 +1,7 @@
 /* Steps of training.
  *
  * A step's sequences are leaves, numbered over its micro-batches; what is summed over them - the
- * gradients in model/grad, losses and weights of targets here - is summed in the tree of
+ * gradients in model/grad, losses here - is summed in the tree of
  * nn/leaves.h, so the same sequences give the same bits however they are spread over micro-batches.
  * The number of targets, by which losses are divided, must be known before the first gradient; so
  * the data of a step are read twice when it has several micro-batches. */
@@ -15,34 +15,6 @@
 #include "base/json.h"
 #include "model/convert.h"
 #include "train/schedule.h"
-
-/* A sum over leaves, ascending: of each level that bit l of n has, the node that waits for its
- * right neighbour. */
-typedef struct {
-    double waiting[64];
-    uint64_t n;
-} leaf_sum;
-
-static void add_leaf(leaf_sum *s, double v) {
-    int level = 0;
-    for (; s->n >> level & 1; level++) {
-        v = s->waiting[level] + v;
-    }
-    s->waiting[level] = v;
-    s->n++;
-}
-
-static double sum_of(const leaf_sum *s) {
-    double sum = 0;
-    bool any = false;
-    for (int level = 0; level < 64; level++) {
-        if (s->n >> level & 1) {
-            sum = any ? s->waiting[level] + sum : s->waiting[level];
-            any = true;
-        }
-    }
-    return sum;
-}
 
 /* config.json of what init names. */
 static du_err shape_of_init(json_t **out, const char *init, du_diag *diag) {
@@ -225,7 +197,7 @@ du_err du_trainer_open_data(du_trainer *t, du_diag *diag) {
 }
 
 /* Adds the losses of each sequence of the batch, where rows have targets. */
-static void add_losses(const du_trainer *t, leaf_sum *sum, const double *losses,
+static void add_losses(const du_trainer *t, du_leaf_sum *sum, const double *losses,
                        const int32_t *targets) {
     int64_t n = t->batch.seq_len;
     for (int64_t i_seq = 0; i_seq < t->batch.n_seq; i_seq++) {
@@ -233,7 +205,7 @@ static void add_losses(const du_trainer *t, leaf_sum *sum, const double *losses,
         for (int64_t i = i_seq * n; i < (i_seq + 1) * n; i++) {
             of_seq += targets[i] >= 0 ? losses[i] : 0;
         }
-        add_leaf(sum, of_seq);
+        du_leaf_sum_add(sum, of_seq);
     }
 }
 
@@ -300,7 +272,7 @@ static void end_passes(du_trainer *t) {
 static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
     int64_t accumulate = t->config->accumulate, n_seq = t->batch.n_seq, n_next = 0;
     double weight = t->config->mtp.weight;
-    leaf_sum sum = {0}, next_sum = {0};
+    du_leaf_sum sum = {0}, next_sum = {0};
     du_err err = begin_passes(t);
     for (int64_t i = 0; i < accumulate && err == DU_OK; i++) {
         err = accumulate > 1 ? read_batch(t, i, diag) : DU_OK;
@@ -322,8 +294,8 @@ static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mt
         }
     }
     end_passes(t);
-    *loss = sum_of(&sum) / (double)n_targets;
-    *mtp = weight > 0 && n_next > 0 ? sum_of(&next_sum) / (double)n_next : (double)NAN;
+    *loss = du_leaf_sum_get(&sum) / (double)n_targets;
+    *mtp = weight > 0 && n_next > 0 ? du_leaf_sum_get(&next_sum) / (double)n_next : (double)NAN;
     return err;
 }
 
@@ -352,8 +324,8 @@ static du_err fail_not_finite(const du_trainer *t, double loss, double norm, du_
     const char *what = bad ? "" : "the gradient of ";
     bad = bad ? bad : find_bad(t->params, du_grad_values(t->grad));
     return du_fail(diag, DU_ELIMIT, "step %lld: the loss is %g, the gradient's norm %g: %s%s %s",
-                   (long long)t->step + 1, fabs(loss), fabs(norm), what, bad ? bad->name : "all weights",
-                   bad ? "is not finite" : "is too large");
+                   (long long)t->step + 1, fabs(loss), fabs(norm), what,
+                   bad ? bad->name : "all weights", bad ? "is not finite" : "is too large");
 }
 
 /* Experts that got more than their share of the step's tokens become less likely to be chosen, the
@@ -450,7 +422,7 @@ du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
     int64_t n = du_loader_n_tokens(t->validation) / (t->batch.n_seq * t->batch.seq_len);
     int64_t wanted = t->config->validate.batches, n_targets = 0;
     n = n < 1 ? 1 : n < wanted ? n : wanted;
-    leaf_sum sum = {0};
+    du_leaf_sum sum = {0};
     du_err err = begin_passes(t);
     for (int64_t i = 0; i < n && err == DU_OK; i++) {
         err = du_loader_read(t->validation, i, &t->batch, diag);
@@ -461,6 +433,6 @@ du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
         n_targets += t->batch.n_targets;
     }
     end_passes(t);
-    *loss = sum_of(&sum) / (double)n_targets;
+    *loss = du_leaf_sum_get(&sum) / (double)n_targets;
     return err;
 }
