@@ -38,7 +38,8 @@ RUN = {"steps": 12, "seq_len": 16, "batch_seqs": 4, "seed": 3, "optim.lr": 0.01,
        "optim.weight_decay": 0.1, "schedule.warmup_steps": 3, "ema.decay": 0.9}
 # Other ways through the program; rope_theta and eps have digits that config.json does not keep.
 OTHER = {"dtype": "bf16", "optim.name": "muon", "data.order": "shuffled", "recompute": "layer",
-       "model.rope_theta": 12345.678901234567, "model.rms_norm_eps": 1.23456789012e-6}
+         "model.rope_theta": 12345.678901234567, "model.rms_norm_eps": 1.23456789012e-6}
+OTHERS = {"llama": {**OTHER, "qat.type": "Q4_0"}, "deepseek": {**OTHER, "mtp.weight": 0.3}}
 
 
 def safetensors(path):
@@ -331,7 +332,7 @@ class Training(Base):
 class SameBits(Base):
     def test_threads(self):
         for model in MODELS:
-            for i, keys in enumerate(({}, OTHER)):
+            for i, keys in enumerate(({}, OTHERS[model])):
                 for n in (1, 2, 3):
                     self.train(f"{model}{i}{n}", "--threads", n, model=model, keys=keys)
                 self.assert_same_run(f"{model}{i}1", f"{model}{i}2")
@@ -339,7 +340,7 @@ class SameBits(Base):
 
     def test_accumulation(self):
         for model in MODELS:
-            for i, keys in enumerate(({}, OTHER)):
+            for i, keys in enumerate(({}, OTHERS[model])):
                 for n in (1, 2, 4):
                     self.train(f"{model}{i}{n}", model=model,
                                keys={**keys, "accumulate": n, "batch_seqs": 4 // n})
@@ -351,7 +352,7 @@ class SameBits(Base):
 
     def test_resume_at_every_step(self):
         for model in MODELS:
-            every = {**OTHER, "checkpoint.every": 1, "checkpoint.keep": 20}
+            every = {**OTHERS[model], "checkpoint.every": 1, "checkpoint.keep": 20}
             self.train("whole", "--overwrite", model=model, keys=every)
             for step in range(1, 12):
                 out = f"{model}{step}"
@@ -359,7 +360,7 @@ class SameBits(Base):
                 shutil.copy(self.path("whole", "metrics.jsonl"), self.path(out))
                 shutil.copytree(self.path("whole", f"step-{step:06}"),
                                 self.path(out, f"step-{step:06}"))
-                self.train(out, "--resume", model=model, keys={**OTHER, "checkpoint.every": step % 3})
+                self.train(out, "--resume", model=model, keys={**OTHERS[model], "checkpoint.every": step % 3})
                 self.assert_same_run("whole", out)
 
     def test_stop_by_steps_and_go_on(self):

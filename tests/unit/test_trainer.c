@@ -212,8 +212,6 @@ static void test_keys(void **state) {
     set("seq_len=2049");
     refused("steps=1", "longer than max_position_embeddings = 2048");
     set("seq_len=8");
-    refused("mtp.weight=1", "mtp.weight");
-    set("mtp.weight=0");
     set("model.scoring_func=softmax");
     refused("model.topk_method=greedy", "router.bias_step");
     set("router.bias_step=0");
