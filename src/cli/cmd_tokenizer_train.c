@@ -19,7 +19,7 @@ static int64_t n_vocab, n_threads;
 static const char *output = "tokenizer.json", *rule = "qwen2", *separator;
 static const char *bos = "<｜begin▁of▁sentence｜>", *eos = "<｜end▁of▁sentence｜>",
                   *pad = "<｜▁pad▁｜>";
-static du_opt_list more_special;
+static du_opt_list more_special, visible;
 static int form;
 static bool as_json;
 
@@ -38,7 +38,11 @@ static const du_opt opts[] = {
                   "the token that ends a text (default: DeepSeek's; empty: none)"),
     DU_OPTION_STR(0, "pad", "NAME", &pad,
                   "the token that fills up (default: DeepSeek's; empty: none)"),
-    DU_OPTION_LIST(0, "special", "NAME", &more_special, "a further control token; may be repeated"),
+    DU_OPTION_LIST(0, "special", "NAME", &more_special,
+                   "a further control token, as a chat's roles need; may be repeated"),
+    DU_OPTION_LIST(0, "token", "NAME", &visible,
+                   "a further token that is found in every text and shown as its text, as <think>; "
+                   "may be repeated"),
     DU_OPTION_CHOICE(0, "format", "auto|text|jsonl", &form,
                      "what the files hold (auto: JSON lines when the name ends in .jsonl or "
                      ".ndjson, perhaps with .zst)"),
@@ -54,7 +58,7 @@ static const du_opt opts[] = {
 /* The special tokens that the options name. */
 typedef struct {
     du_sv texts[SPECIAL_MAX];
-    int32_t n;
+    int32_t n, n_visible;
     int32_t bos, eos, pad;
 } specials;
 
@@ -67,16 +71,19 @@ static int32_t add_special(specials *s, const char *name) {
 }
 
 static du_cli_status read_specials(specials *s, du_diag *diag) {
-    if (more_special.n > SPECIAL_MAX - 3) {
-        return du_cli_misuse(diag, "--special: more than %d tokens", SPECIAL_MAX - 3);
+    if (more_special.n + visible.n > SPECIAL_MAX - 3) {
+        return du_cli_misuse(diag, "--special, --token: more than %d of them", SPECIAL_MAX - 3);
     }
     s->n = 0;
     s->bos = add_special(s, bos);
     s->eos = add_special(s, eos);
     s->pad = add_special(s, pad);
-    for (size_t i = 0; i < more_special.n; i++) {
-        if (add_special(s, more_special.items[i]) < 0) {
-            return du_cli_misuse(diag, "--special: an empty name");
+    s->n_visible = (int32_t)visible.n;
+    for (size_t i = 0; i < more_special.n + visible.n; i++) {
+        bool control = i < more_special.n;
+        const char *name = control ? more_special.items[i] : visible.items[i - more_special.n];
+        if (add_special(s, name) < 0) {
+            return du_cli_misuse(diag, "--%s: an empty name", control ? "special" : "token");
         }
     }
     return DU_CLI_DONE;
@@ -230,6 +237,7 @@ static du_err train(const specials *s, const places *p, int n_paths, char **path
                                   .rule = rule,
                                   .special = s->texts,
                                   .n_special = s->n,
+                                  .n_visible = s->n_visible,
                                   .bos = s->bos,
                                   .eos = s->eos,
                                   .pad = s->pad,
@@ -289,7 +297,7 @@ const du_cli_command du_cli_tokenizer_train = {
         "Korean and English alike, and each digit by itself; deepseek-v3 takes up to three digits "
         "together. The result depends on the texts and the options, not on the number of threads.",
     .example = "dure tokenizer train --vocab 32k --out my-model texts.jsonl.zst\n"
-               "dure tokenizer train --vocab 8k --pre deepseek-v3 --special '<a>' *.txt",
+               "dure tokenizer train --vocab 8k --pre deepseek-v3 --token '<a>' *.txt",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .n_args_min = 1,

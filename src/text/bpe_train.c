@@ -116,19 +116,22 @@ du_bpe_train_stats du_bpe_trainer_stats(const du_bpe_trainer *trainer) {
     return trainer->stats;
 }
 
-static du_err fill_vocab(du_tokenizer *tok, const du_bpe_tokens *t, int32_t n_special,
+static du_err fill_vocab(du_tokenizer *tok, const du_bpe_tokens *t, const du_bpe_train_params *p,
                          du_diag *diag) {
+    int32_t n_control = p->n_special - p->n_visible;
     size_t n_bytes = 0;
     for (int32_t id = 0; id < t->n; id++) {
         n_bytes += t->texts[id].len;
     }
     du_err err = du_vocab_init(&tok->vocab, t->n, n_bytes, diag);
     for (int32_t id = 0; id < t->n && err == DU_OK; id++) {
-        bool special = id < n_special;
-        err = du_vocab_set(&tok->vocab, id, t->texts[id],
-                           special ? DU_TOKEN_CONTROL : DU_TOKEN_NORMAL, diag);
-        if (special && err == DU_OK) {
-            du_added added = {.id = id, .special = true};
+        bool control = id < n_control, added_one = id < p->n_special;
+        du_token_type type = control     ? DU_TOKEN_CONTROL
+                             : added_one ? DU_TOKEN_USER_DEFINED
+                                         : DU_TOKEN_NORMAL;
+        err = du_vocab_set(&tok->vocab, id, t->texts[id], type, diag);
+        if (added_one && err == DU_OK) {
+            du_added added = {.id = id, .special = control};
             err = du_added_add(&tok->added, t->texts[id], &added, diag);
         }
     }
@@ -162,7 +165,7 @@ static du_err make_tokenizer(du_tokenizer **out, const du_bpe_trainer *trainer,
     tok->info.pad = p->pad;
     tok->info.add_bos = p->add_bos && p->bos >= 0;
     du_err err = du_pretok_from_rule(&tok->pretok, &tok->rule, du_sv_of(p->rule), diag);
-    err = err ? err : fill_vocab(tok, t, p->n_special, diag);
+    err = err ? err : fill_vocab(tok, t, p, diag);
     err = err ? err : fill_merges(tok, t, p->n_special, diag);
     err = err ? err : du_tokenizer_finish(tok, diag);
     if (err != DU_OK) {

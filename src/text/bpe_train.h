@@ -36,6 +36,7 @@ typedef struct {
     const char *rule;     /* how texts are cut: a name that du_pretok_from_rule knows */
     const du_sv *special; /* [n_special] texts of the special tokens, each once */
     int32_t n_special;
+    int32_t n_visible;     /* the last ones of them: found in every text, and print as their text */
     int32_t bos, eos, pad; /* which of them they are, -1: none */
     bool add_bos;          /* the tokenizer asks for BOS at the start of a text */
     int64_t words_max;     /* 0: DU_BPE_WORDS_MAX */

@@ -140,6 +140,21 @@ class TokenizerTrain(unittest.TestCase):
             self.assertEqual(self.model(), wanted)
             self.assertEqual(made["documents"], len(lines))
 
+    def test_tokens_that_show(self):
+        """A chat's tokens: roles are nothing in a text, <think> is a token and is shown."""
+        made = self.train("--vocab", 1000, "--special", "<|user|>", "--token", "<think>", "--token", "</think>", TEXTS)
+        self.assertEqual((made["vocab"], made["special"]), (1000, 6))
+        text = "<|user|><think>함께</think>1"
+        ids = program.run("tokenize", self.path("out"), stdin=text).out.split()
+        self.assertEqual([id for id in ids if int(id) < 6], ["4", "5"])
+        self.assertEqual(program.run("detokenize", self.path("out"), stdin=" ".join(ids)).out, text)
+        ids = program.run("tokenize", self.path("out"), "--parse-special", stdin=text).out.split()
+        self.assertEqual((ids[:2], ids[-2]), (["3", "4"], "5"))
+        shown = program.run("detokenize", self.path("out"), "--skip-special", stdin=" ".join(ids)).out
+        self.assertEqual(shown, text[len("<|user|>"):])
+        added = json.loads(program.read(self.path("out"), "tokenizer.json"))["added_tokens"]
+        self.assertEqual([t["special"] for t in added], [True] * 4 + [False] * 2)
+
     def test_out_names_a_file(self):
         done = program.run("tokenizer", "train", "--vocab", 300, "-o", self.path("my.json"), TEXTS)
         self.assertIn(f"{self.path('my.json')}: 300 tokens from 77.", done.out)
@@ -180,7 +195,8 @@ class TokenizerTrain(unittest.TestCase):
         for words, message in ((("x.txt",), "--vocab is missing"),
                                (("--vocab", "300"), "an argument is missing"),
                                (("--vocab", "9", "x.txt"), "not between 257"),
-                               (("--vocab", "300", "--special", "", "x.txt"), "an empty name")):
+                               (("--vocab", "300", "--special", "", "x.txt"), "--special: an empty name"),
+                               (("--vocab", "300", "--token", "", "x.txt"), "--token: an empty name")):
             with self.subTest(message):
                 self.assertIn(message, program.run("tokenizer", "train", *words, status=2).err)
 

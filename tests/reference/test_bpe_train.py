@@ -40,12 +40,12 @@ class BpeTrain(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
 
-    def train(self, texts, rule, n_vocab):
+    def train(self, texts, rule, n_vocab, *more):
         path = os.path.join(self.folder, "texts.jsonl")
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
         program.run("tokenizer", "train", "--vocab", n_vocab, "--pre", rule, "--bos", SPECIAL[0], "--eos",
-                    SPECIAL[1], "--pad", SPECIAL[2], "-o", self.folder, path)
+                    SPECIAL[1], "--pad", SPECIAL[2], *more, "-o", self.folder, path)
 
     def test_merges_of_random_texts(self):
         import tokenizers
@@ -69,10 +69,10 @@ class BpeTrain(unittest.TestCase):
 
     def test_transformers_reads_it(self):
         import transformers
-        self.train(random_texts(9, 1500), "qwen2", 3000)
+        self.train(random_texts(9, 1500), "qwen2", 3000, "--special", "<|user|>", "--token", "<think>")
         reference = transformers.AutoTokenizer.from_pretrained(self.folder)
         self.assertEqual((reference.bos_token, reference.eos_token, reference.pad_token), tuple(SPECIAL))
-        texts = [*random_texts(10, 1500), "<s>", "두레는 </s> 12345 마을", ""]
+        texts = [*random_texts(10, 1500), "<s>", "두레는 </s> 12345 마을", "", "<|user|>안녕 <think>\n3</think>"]
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         for flags, special in ((("--parse-special",), False), (("--parse-special", "--bos"), True)):
             out = program.run("tokenize", self.folder, "--jsonl", "-", *flags, stdin=lines).out
