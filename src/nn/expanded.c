@@ -12,6 +12,7 @@
 #include "nn/expanded.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -336,6 +337,16 @@ static void make_segments(job *j) {
     j->n_segments = ceil_div(n_steps, j->steps_per_segment);
 }
 
+/* Values are read as they are stored, which nobody else does where products use strips; what lies
+ * between the heads' are keys that were turned when the model was opened. */
+static void unload_values(const du_ctx *ctx, const du_latent_weights *w, int64_t H) {
+    const du_mat *first = &w->v_heads[0], *last = &w->v_heads[H - 1];
+    if (ctx->unload && last->strips && atomic_load(&last->strips->state) == DU_STRIPS_READY) {
+        const char *end = (const char *)last->data + (size_t)last->rows * last->row_bytes;
+        ctx->unload(ctx->unload_user, first->data, (size_t)(end - (const char *)first->data));
+    }
+}
+
 du_err du_expanded_fwd(du_ctx *ctx, float *out, const float *q, const du_latent_weights *w,
                        const du_kv_layout *kv, int64_t layer, const du_attn_rows *rows,
                        const du_attn_params *params) {
@@ -367,6 +378,7 @@ du_err du_expanded_fwd(du_ctx *ctx, float *out, const float *q, const du_latent_
     if (err == DU_OK && j.split) {
         du_pool_run(ctx->pool, fold_task, &j, j.H);
     }
+    unload_values(ctx, w, j.H);
     du_arena_release(ctx->scratch, mark);
     return err;
 }

@@ -25,7 +25,7 @@ typedef struct {
     const int32_t *i_token;
     du_expert w;
     du_product gate_mm, up_mm, down_mm;
-    float *gate, *up;      /* [n_slots, F] */
+    float *gate;           /* [n_slots, F] */
     float *out;            /* [n_slots, D] */
     const du_acts *acts_h; /* of its rows [slot0, slot0 + n_slots) */
     int64_t slot0;
@@ -38,6 +38,8 @@ typedef struct {
     int64_t n_groups, D;
     const du_acts *acts_x;
     int64_t rows_up, rows_down; /* per task */
+    float *up;                  /* per thread [slots_max, rows_up]: no more of it is ever needed */
+    int64_t slots_max;
 } experts_job;
 
 static int64_t end_of_rows(int64_t row0, int64_t n, int64_t n_rows) {
@@ -45,7 +47,6 @@ static int64_t end_of_rows(int64_t row0, int64_t n, int64_t n_rows) {
 }
 
 static void up_task(void *arg, int64_t i_task, int64_t i_thread) {
-    (void)i_thread;
     const experts_job *job = arg;
     const group *g = &job->groups[job->n_groups - 1];
     while (g->first_up > i_task) {
@@ -54,10 +55,12 @@ static void up_task(void *arg, int64_t i_task, int64_t i_thread) {
     int64_t row0 = (i_task - g->first_up) * job->rows_up;
     int64_t row1 = end_of_rows(row0, job->rows_up, g->F);
     du_product_run(&g->gate_mm, g->gate, g->F, row0, row1, job->acts_x, g->i_token, g->n_slots);
-    du_product_run(&g->up_mm, g->up, g->F, row0, row1, job->acts_x, g->i_token, g->n_slots);
+    int64_t ld = job->rows_up;
+    float *up = job->up + i_thread * job->slots_max * ld;
+    du_product_run(&g->up_mm, up - row0, ld, row0, row1, job->acts_x, g->i_token, g->n_slots);
     for (int64_t s = 0; s < g->n_slots; s++) {
         float *h = g->gate + s * g->F + row0;
-        job->kern->swiglu(h, h, g->up + s * g->F + row0, row1 - row0);
+        job->kern->swiglu(h, h, up + s * ld, row1 - row0);
     }
 }
 
@@ -157,19 +160,27 @@ static void tap_groups(const du_ctx *ctx, const experts_job *job, const float *x
     }
 }
 
-/* Rows per task so that every thread gets many tasks of one size: about 16. */
+/* Rows per task so that every thread gets many tasks of one size: about 16, more when they would
+ * become long. */
 static int64_t rows_per_task(const du_ctx *ctx, int64_t all_rows) {
+    enum { ROWS_MAX = 512 };
     int64_t share = all_rows / (16 * du_pool_n_threads(ctx->pool));
-    return share < 32 ? 32 : share / 32 * 32;
+    return share < 32 ? 32 : share > ROWS_MAX ? ROWS_MAX : share / 32 * 32;
 }
 
 /* Step 1 over all groups. */
-static void run_up(du_ctx *ctx, experts_job *job) {
+static du_err run_up(du_ctx *ctx, experts_job *job) {
     int64_t all_rows = 0, n_tasks = 0;
     for (int64_t i = 0; i < job->n_groups; i++) {
-        all_rows += job->groups[i].F;
+        const group *g = &job->groups[i];
+        all_rows += g->F;
+        job->slots_max = g->n_slots > job->slots_max ? g->n_slots : job->slots_max;
     }
     job->rows_up = rows_per_task(ctx, all_rows);
+    job->up = DU_SCRATCH(ctx, float, du_pool_n_threads(ctx->pool) * job->slots_max * job->rows_up);
+    if (!job->up) {
+        return DU_ENOMEM;
+    }
     for (int64_t i = 0; i < job->n_groups; i++) {
         group *g = &job->groups[i];
         g->first_up = n_tasks;
@@ -182,6 +193,7 @@ static void run_up(du_ctx *ctx, experts_job *job) {
         du_product_end(ctx, &job->groups[i].gate_mm);
         du_product_end(ctx, &job->groups[i].up_mm);
     }
+    return DU_OK;
 }
 
 /* Step 3 over all groups. */
@@ -203,23 +215,21 @@ static void run_down(du_ctx *ctx, experts_job *job) {
 /* The hidden rows of `n` groups from `groups` on, all of one width, as what their down matrices
  * read. */
 typedef struct {
-    float *gate, *up, *out; /* [n_slots, F], [n_slots, F], [n_slots, D] */
+    float *gate, *out; /* [n_slots, F], [n_slots, D] */
     int64_t n_slots, F;
     du_acts acts;
 } hidden;
 
 static du_err take_hidden(du_ctx *ctx, hidden *h, group *groups, int64_t n, int64_t D) {
     h->gate = DU_SCRATCH(ctx, float, h->n_slots * h->F);
-    h->up = DU_SCRATCH(ctx, float, h->n_slots * h->F);
     h->out = DU_SCRATCH(ctx, float, h->n_slots *D);
-    if (!h->gate || !h->up || !h->out) {
+    if (!h->gate || !h->out) {
         return DU_ENOMEM;
     }
     for (int64_t i = 0; i < n; i++) {
         group *g = &groups[i];
         g->F = h->F;
         g->gate = h->gate + g->slot0 * h->F;
-        g->up = h->up + g->slot0 * h->F;
         g->out = h->out + g->slot0 * D;
         g->acts_h = &h->acts;
     }
@@ -247,7 +257,10 @@ static du_err run_products(du_ctx *ctx, experts_job *job, hidden *routed, hidden
     }
     job->kern = ctx->kern;
     job->acts_x = &acts_x;
-    run_up(ctx, job);
+    err = run_up(ctx, job);
+    if (err != DU_OK) {
+        return err;
+    }
     tap_groups(ctx, job, x, layer);
     err = round_hidden(ctx, routed, groups, n_routed);
     if (err == DU_OK && n_shared > 0) {
