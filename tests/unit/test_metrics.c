@@ -32,6 +32,7 @@ static du_metrics of_step(int64_t step) {
                         .tok_s = 1234.5,
                         .balance = NAN,
                         .overload = NAN,
+                        .mtp = NAN,
                         .validation = step == 2 ? 5 : NAN};
 }
 
