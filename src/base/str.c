@@ -7,8 +7,11 @@
 #include "base/mem.h"
 
 int64_t du_sv_find(du_sv hay, du_sv needle, size_t from) {
-    if (from > hay.len) {
+    if (from > hay.len || needle.len > hay.len - from) {
         return -1;
+    }
+    if (needle.len == 0) {
+        return (int64_t)from;
     }
     const char *at = memmem(hay.s + from, hay.len - from, needle.s, needle.len);
     return at ? at - hay.s : -1;

@@ -144,6 +144,7 @@ class Training(Base):
                 self.assertLess(lines[-1]["loss"], lines[0]["loss"] - 1)
                 for key in ("balance", "overload"):
                     self.assertEqual(key in lines[0], model == "deepseek")
+                self.assertNotIn("mtp_loss", lines[0])
                 self.assertEqual(sorted(os.listdir(self.path(model))),
                                  ["lock", "metrics.jsonl", "step-000150"])
                 self.assertEqual(sorted(self.files(model, 150)),
@@ -327,6 +328,15 @@ class Training(Base):
         self.assertEqual([line["lr"] for line in self.metrics("a")], [0.25, 0.5])
         self.assertGreater(self.metrics("a")[0]["grad_norm"], 0.01)
         self.assertNotIn("state.safetensors", self.files("a", 2))
+
+
+    def test_token_behind_the_next(self):
+        """Its loss falls too, and `loss` is that of the next token alone."""
+        self.train("a", model="deepseek", keys={"mtp.weight": 0.3, "steps": 150})
+        lines = self.metrics("a")
+        self.assertLess(lines[-1]["mtp_loss"], lines[0]["mtp_loss"] - 0.3)
+        self.train("b", model="deepseek", keys={"steps": 1})
+        self.assertEqual(lines[0]["loss"], self.metrics("b")[0]["loss"])
 
 
 class SameBits(Base):

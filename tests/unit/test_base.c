@@ -87,6 +87,9 @@ static void str_appends_and_fails_softly(void **state) {
     assert_int_equal(du_sv_find(hay, du_sv_of("ca"), 0), 2);
     assert_int_equal(du_sv_find(hay, du_sv_of("abc"), 1), 3);
     assert_int_equal(du_sv_find(hay, du_sv_of("abc"), 4), -1);
+    assert_int_equal(du_sv_find(hay, du_sv_of(""), 2), 2);
+    assert_int_equal(du_sv_find((du_sv){NULL, 0}, du_sv_of("a"), 0), -1); /* an empty file's map */
+    assert_int_equal(du_sv_find((du_sv){NULL, 0}, du_sv_of(""), 0), 0);
     const char *names[] = {"run", "chat", "quantize"};
     assert_string_equal(du_nearest("quantise", names, 3), "quantize");
     assert_null(du_nearest("zzz", names, 3));
