@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+enum { HUGE_PAGE = 2 << 20 };
+
 static atomic_llong n_calls, n_live, bytes_live;
 static atomic_llong fail_countdown; /* 0: off */
 static atomic_bool fail_forever;
@@ -85,6 +87,23 @@ void *du_alloc_aligned(size_t n_bytes) {
     return counted(aligned_alloc(DU_ALIGN, whole / DU_ALIGN * DU_ALIGN));
 }
 
+/* Memory that is used again and again, in huge pages where it is large. */
+static void *alloc_lasting(size_t n_bytes) {
+    if (n_bytes < HUGE_PAGE) {
+        return du_alloc_aligned(n_bytes);
+    }
+    size_t whole;
+    if (!may_allocate() || !du_add_size(n_bytes, HUGE_PAGE - 1, &whole)) {
+        return NULL;
+    }
+    whole = whole / HUGE_PAGE * HUGE_PAGE;
+    void *p = counted(aligned_alloc(HUGE_PAGE, whole));
+    if (p) {
+        (void)madvise(p, whole, MADV_HUGEPAGE);
+    }
+    return p;
+}
+
 void *du_realloc(void *p, size_t n_bytes) {
     if (!may_allocate()) {
         return NULL;
@@ -161,7 +180,7 @@ _Static_assert(sizeof(chunk) <= DU_ALIGN, "an arena chunk's header fits one alig
 
 static chunk *chunk_new(size_t size) {
     size_t whole;
-    chunk *c = du_add_size(size, DU_ALIGN, &whole) ? du_alloc_aligned(whole) : NULL;
+    chunk *c = du_add_size(size, DU_ALIGN, &whole) ? alloc_lasting(whole) : NULL;
     if (c) {
         *c = (chunk){.size = size};
     }

@@ -15,7 +15,10 @@
 #include "cli/transfer.h"
 #include "train/run.h"
 
-enum { LINE_EVERY = 10 };          /* steps between lines where there is no terminal */
+enum {
+    LINE_EVERY = 10,          /* steps between lines where there is no terminal */
+    SCRATCH_CHUNK = 64 << 20, /* bytes */
+};
 static const double memory = 0.98; /* of the smoothed loss: what a step leaves of it */
 
 static du_opt_list sets;
@@ -208,7 +211,7 @@ static du_err compute(const du_train_config *config, const char *path, du_diag *
     }
     du_err err = du_pool_new(&ctx.pool, n_threads > 0 ? n_threads : du_cpu_n_cores(), pin, diag);
     if (err == DU_OK) {
-        ctx.scratch = du_arena_new(1 << 20);
+        ctx.scratch = du_arena_new(SCRATCH_CHUNK);
         err = ctx.scratch ? train(config, path, &ctx, diag) : du_fail_nomem(diag, "activations");
     }
     du_arena_free(ctx.scratch);
