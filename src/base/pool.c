@@ -2,7 +2,8 @@
  *
  * A job's tasks are cut into as many ranges of neighbours as there are threads. A thread takes
  * those of its own range, in order, so that it reads on in memory where it stopped, and the same
- * rows of a matrix in every pass; then what is left in the other ranges. A range is published by
+ * rows of a matrix in every pass; then what is left in the other ranges. Of many small tasks it
+ * claims several at once, fewer towards the end of a range. A range is published by
  * one 64-bit ticket, (epoch << 32 | tasks left). A thread claims a task by lowering the count with
  * compare-and-swap; the epoch in the upper half makes a claim on a finished job fail, so a thread
  * that was descheduled between looking and claiming can do no harm. The caller works too and waits
@@ -29,7 +30,10 @@
 /* How long a thread looks for the next job, or the caller for the last task, before it sleeps:
  * docs/KERNELS.md has the measurement. Waking costs some 10 us, more on a virtual machine. */
 #define SPIN_S 50e-6
-enum { N_LOOKS = 64 }; /* between two looks at the clock */
+enum {
+    N_LOOKS = 64, /* between two looks at the clock */
+    CLAIMS = 32,  /* part of what is left of a range that is claimed at once */
+};
 
 typedef struct {
     du_pool *pool;
@@ -81,6 +85,11 @@ static int64_t first_of_range(int64_t n_tasks, int64_t n_ranges, int64_t i_range
     return n_tasks * i_range / n_ranges;
 }
 
+/* How many tasks are claimed at once where so many are left of a range. */
+static int64_t claim_of(int64_t n_left) {
+    return n_left < 2 * CLAIMS ? 1 : n_left / CLAIMS;
+}
+
 /* Claims and runs tasks of a range of the published job until none is left. */
 static void work_range(du_pool *pool, int64_t i_range, int64_t i_thread) {
     _Atomic uint64_t *at = &pool->ranges[i_range].ticket;
@@ -89,13 +98,16 @@ static void work_range(du_pool *pool, int64_t i_range, int64_t i_thread) {
         du_task_fn *fn = atomic_load_explicit(&pool->fn, memory_order_relaxed);
         void *arg = atomic_load_explicit(&pool->arg, memory_order_relaxed);
         int64_t n_tasks = atomic_load_explicit(&pool->n_tasks, memory_order_relaxed);
-        if (!atomic_compare_exchange_weak_explicit(at, &ticket, ticket - 1, memory_order_acq_rel,
-                                                   memory_order_acquire)) {
+        int64_t n_left = (int64_t)(uint32_t)ticket, n = claim_of(n_left);
+        if (!atomic_compare_exchange_weak_explicit(at, &ticket, ticket - (uint64_t)n,
+                                                   memory_order_acq_rel, memory_order_acquire)) {
             continue;
         }
-        int64_t end = first_of_range(n_tasks, pool->n_threads, i_range + 1);
-        fn(arg, end - (int64_t)(uint32_t)ticket, i_thread);
-        int64_t done = atomic_fetch_add(&pool->n_done, 1) + 1;
+        int64_t begin = first_of_range(n_tasks, pool->n_threads, i_range + 1) - n_left;
+        for (int64_t i = begin; i < begin + n; i++) {
+            fn(arg, i, i_thread);
+        }
+        int64_t done = atomic_fetch_add(&pool->n_done, n) + n;
         if (done == n_tasks && atomic_exchange(&pool->caller_sleeps, 0)) {
             futex_wake(&pool->caller_sleeps, 1);
         }
