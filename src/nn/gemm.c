@@ -1,60 +1,62 @@
 /* Products over a pool: what kern/gemm.h computes from panels, cut into tasks.
  *
+ * Neighbouring products that share a factor are a batch, whose tasks compute tiles of all of them.
+ *
  * Forward and gradient of the input. Weights are the factor B. They are packed whole, blocks of k
  * one after the other, by a first parallel region unless the caller did so before. A task of the
- * second region owns a tile of a result: it packs its rows of x for one block of k after the other
- * and goes on with its tile's chains. Where there are threads enough for it, tiles span all
- * columns, so that rows are packed once.
+ * second region owns the same rows of a batch's results: it packs those of x for one block of k
+ * after the other, once for all products that share them, and goes on with its tiles' chains.
+ * Where there are threads enough for it, tiles span all columns, so that rows are packed once.
  *
- * Gradient of the weights. Both factors are packed whole by a first region, the rows of a leaf in
- * blocks of k of its own; products whose panels are large together take turns. A task of the second
- * region owns a tile of a gradient, computes the leaves' sums of it one after the other and adds
- * them up like a binary counter: level l of `waiting` holds the sum of 2^l leaves or nothing. */
+ * Gradient of the weights. A batch's gradients share x, the factor B, and stand one below the
+ * other; a task owns some of these rows, part of one gradient or of several. It computes the
+ * leaves' sums one after the other, each from factors packed in that task, x once, and adds them
+ * up like a binary counter: level l of `waiting` holds the sum of 2^l leaves or nothing. */
 #include "nn/gemm.h"
 
 #include <string.h>
 
 enum {
-    M_TILE = 192,      /* rows of a task at most: its panels of A stay in the second-level cache */
-    N_TILE_GRAD = 256, /* columns of a task of a gradient at most: several tiles of sums do too */
-    GRADS_BYTES = 1 << 26, /* panels of gradients that are computed together, at most if several */
-    TASKS = 4,             /* per thread, where tiles do not become too small */
+    M_TILE = 192, /* rows at most for which A is packed: they stay in the second-level cache */
+    GRAD_TILE =
+        384,   /* rows, and columns, of a gradient's task at most: sums of two leaves do too */
+    TASKS = 4, /* per thread, where tiles do not become too small */
     M_TILE_MIN = 48,
     N_TILE_MIN = 128,
     PACK_PANELS = 4, /* panels of B of a task */
+    BATCH_MAX = 8,   /* gradients */
     LEVELS = 63,
 };
-
-/* Rows [row, row + n_k) of both factors of a gradient, and where its panels lie */
-typedef struct {
-    int64_t row, n_k;
-    size_t a_at, b_at;
-} k_part;
 
 /* A product in the terms of the kernels: C [m,n] from A [m,k] and B [k,n]. */
 typedef struct {
     float *c;
     int64_t ldc;
     du_gemm_src a, b;
-    char *b_panels;
-    char *a_panels; /* gradients only; the others pack A on the way */
+    char *b_panels; /* fwd, dgrad */
     bool pack_b, add;
     int64_t m, n, k;
-    int64_t m_tile, n_tile;
-    int64_t first_pack, first_tile; /* tasks */
+    int64_t first_pack; /* task */
     const du_gemm_grad *grad;
-    const k_part *blocks; /* [n_blocks] of a gradient, leaf after leaf */
-    int64_t n_blocks;
 } product;
+
+/* Neighbouring products with common tasks */
+typedef struct {
+    const product *p, *end;
+    int64_t m, n; /* of each, n at most; of gradients m of all together */
+    double work;  /* multiply-adds */
+    int64_t m_tile, n_tile, first_tile;
+} batch;
 
 typedef struct {
     const du_gemm *gemm;
     du_gemm_add_fn *add;
     product *products;
     int64_t n_products;
-    char *scratch; /* per thread scratch_bytes: panels of A; of gradients tiles of sums */
-    size_t scratch_bytes;
-    int64_t tile_len;
+    batch *batches;
+    int64_t n_batches, n_tiles;
+    char *scratch; /* per thread scratch_bytes: panels of A; for gradients of B too, then tiles */
+    size_t scratch_bytes, b_at, tiles_at;
     du_leaves leaves;
 } gemm_work;
 
@@ -66,61 +68,113 @@ static int64_t count(int64_t n, int64_t step) {
     return (n + step - 1) / step;
 }
 
-/* Sizes of the tiles of a product so that it makes its share of the tasks. */
-static void cut(const du_gemm *g, product *p, int64_t n_tile_max, double work_of_task) {
-    int64_t n_max = least(n_tile_max, du_gemm_round_up(p->n, g->n_panel));
-    p->m_tile = du_gemm_round_up(count(p->m, count(p->m, M_TILE)), g->m_panel);
-    p->n_tile = du_gemm_round_up(count(p->n, count(p->n, n_max)), g->n_panel);
-    while ((double)p->m_tile * (double)p->n_tile * (double)p->k > work_of_task) {
-        if (p->m_tile >= M_TILE) {
-            p->m_tile = du_gemm_round_up(p->m_tile / 2, g->m_panel);
-        } else if (p->n_tile >= 2 * N_TILE_MIN) {
-            p->n_tile = du_gemm_round_up(p->n_tile / 2, g->n_panel);
-        } else if (p->m_tile >= 2 * M_TILE_MIN) {
-            p->m_tile = du_gemm_round_up(p->m_tile / 2, g->m_panel);
+static bool same_rows(const du_gemm_src *a, const du_gemm_src *b) {
+    return a->data == b->data && a->ld == b->ld && a->i_row == b->i_row && a->bf16 == b->bf16;
+}
+
+static bool same_a(const product *p, const product *q) {
+    return same_rows(&p->a, &q->a) && p->m == q->m && p->k == q->k;
+}
+
+/* The chains of q go on where those of p end. */
+static bool goes_on(const product *p, const product *q) {
+    return q->add && p->c == q->c;
+}
+
+static bool same_b(const product *p, const product *q) {
+    return same_rows(&p->b, &q->b) && p->grad->end == q->grad->end && p->n == q->n;
+}
+
+/* Puts products into batches; returns the work of all. */
+static double make_batches(gemm_work *w, bool grads) {
+    double work = 0;
+    batch *b = NULL;
+    for (const product *p = w->products; p < w->products + w->n_products; p++) {
+        bool joins = false;
+        if (b) {
+            joins = grads ? same_b(p - 1, p) && p - b->p < BATCH_MAX
+                          : same_a(p - 1, p) || goes_on(p - 1, p);
+        }
+        if (!joins) {
+            b = &w->batches[w->n_batches++];
+            *b = (batch){.p = p, .m = grads ? 0 : p->m};
+        }
+        b->end = p + 1;
+        b->m += grads ? p->m : 0;
+        b->n = p->n > b->n ? p->n : b->n;
+        b->work += (double)p->m * (double)p->n * (double)p->k;
+        work += (double)p->m * (double)p->n * (double)p->k;
+    }
+    return work;
+}
+
+/* Sizes of the tiles of a batch so that it makes its share of the tasks. */
+static void cut(const du_gemm *g, batch *b, double work_of_task) {
+    double work = b->work / ((double)b->m * (double)b->n);
+    b->m_tile = du_gemm_round_up(count(b->m, count(b->m, M_TILE)), g->m_panel);
+    b->n_tile = du_gemm_round_up(b->n, g->n_panel);
+    while ((double)b->m_tile * (double)b->n_tile * work > work_of_task) {
+        if (b->m_tile >= M_TILE) {
+            b->m_tile = du_gemm_round_up(b->m_tile / 2, g->m_panel);
+        } else if (b->n_tile >= 2 * N_TILE_MIN) {
+            b->n_tile = du_gemm_round_up(b->n_tile / 2, g->n_panel);
+        } else if (b->m_tile >= 2 * M_TILE_MIN) {
+            b->m_tile = du_gemm_round_up(b->m_tile / 2, g->m_panel);
         } else {
             return;
         }
     }
 }
 
-/* Cuts all products; returns the number of tiles. */
-static int64_t cut_all(const du_ctx *ctx, gemm_work *w, int64_t n_tile_max, int64_t *m_tile_max) {
-    double work = 0;
-    int64_t n_tiles = 0, n_threads = du_pool_n_threads(ctx->pool);
-    for (int64_t i = 0; i < w->n_products; i++) {
-        const product *p = &w->products[i];
-        work += (double)p->m * (double)p->n * (double)p->k;
+/* The same of gradients: large tiles, since a task packs both factors, and where that matters as
+ * many for each thread. */
+static void cut_grads(const du_gemm *g, batch *b, int64_t n_threads, double work) {
+    int64_t n_cols = count(b->n, GRAD_TILE), n_rows = count(b->m, GRAD_TILE);
+    if (b->work * (double)(TASKS * n_threads) > work) {
+        n_rows = count(du_gemm_round_up(n_rows * n_cols, n_threads), n_cols);
+        n_rows = least(n_rows, count(b->m, M_TILE_MIN));
     }
-    *m_tile_max = 0;
-    for (int64_t i = 0; i < w->n_products; i++) {
-        product *p = &w->products[i];
-        p->first_tile = n_tiles;
-        if (p->m == 0 || p->n == 0) {
-            continue;
-        }
-        cut(w->gemm, p, n_tile_max, n_threads > 1 ? work / (double)(TASKS * n_threads) : work);
-        n_tiles += count(p->m, p->m_tile) * count(p->n, p->n_tile);
-        *m_tile_max = p->m_tile > *m_tile_max ? p->m_tile : *m_tile_max;
-    }
-    return n_tiles;
+    b->m_tile = du_gemm_round_up(count(b->m, n_rows), g->m_panel);
+    b->n_tile = du_gemm_round_up(count(b->n, n_cols), g->n_panel);
 }
 
+/* Cuts all products; the largest tiles' sizes are told. */
+static void cut_all(const du_ctx *ctx, gemm_work *w, bool grads, int64_t *m_max, int64_t *n_max) {
+    int64_t n_threads = du_pool_n_threads(ctx->pool);
+    double work = make_batches(w, grads);
+    *m_max = *n_max = 0;
+    for (batch *b = w->batches; b < w->batches + w->n_batches; b++) {
+        b->first_tile = w->n_tiles;
+        if (b->m == 0 || b->n == 0) {
+            continue;
+        }
+        if (grads) {
+            cut_grads(w->gemm, b, n_threads, work);
+        } else {
+            cut(w->gemm, b, n_threads > 1 ? work / (double)(TASKS * n_threads) : work);
+        }
+        w->n_tiles += count(b->m, b->m_tile) * count(b->n, b->n_tile);
+        *m_max = b->m_tile > *m_max ? b->m_tile : *m_max;
+        *n_max = b->n_tile > *n_max ? b->n_tile : *n_max;
+    }
+}
+
+/* Rows from i0 on, columns from j0 on, of the product or of a batch */
 typedef struct {
     const product *p;
     int64_t i0, j0, m, n;
 } tile;
 
-static tile tile_of(const gemm_work *w, int64_t i_task) {
-    const product *p = &w->products[w->n_products - 1];
-    while (p->first_tile > i_task) {
-        p--;
+static const batch *tile_of(const gemm_work *w, int64_t i_task, tile *t) {
+    const batch *b = &w->batches[w->n_batches - 1];
+    while (b->first_tile > i_task) {
+        b--;
     }
-    int64_t n_cols = count(p->n, p->n_tile), i = i_task - p->first_tile;
-    tile t = {.p = p, .i0 = i / n_cols * p->m_tile, .j0 = i % n_cols * p->n_tile};
-    t.m = least(p->m_tile, p->m - t.i0);
-    t.n = least(p->n_tile, p->n - t.j0);
-    return t;
+    int64_t n_cols = count(b->n, b->n_tile), i = i_task - b->first_tile;
+    *t = (tile){.p = b->p, .i0 = i / n_cols * b->m_tile, .j0 = i % n_cols * b->n_tile};
+    t->m = least(b->m_tile, b->m - t->i0);
+    t->n = least(b->n_tile, b->n - t->j0);
+    return b;
 }
 
 /* Tasks of packing: for each block of k, groups of panels. */
@@ -143,23 +197,40 @@ static void pack_task(void *arg, int64_t i_task, int64_t i_thread) {
     g->pack_b(to, &p->b, j, least(n_group, p->n - j), k, n_k);
 }
 
-static void tile_task(void *arg, int64_t i_task, int64_t i_thread) {
-    const gemm_work *w = arg;
-    const du_gemm *g = w->gemm;
-    tile t = tile_of(w, i_task);
-    const product *p = t.p;
-    char *a = w->scratch + (size_t)i_thread * w->scratch_bytes;
+/* The tile of the products [p, end), which share A, of which `a` has room for a block */
+static void multiply_rows(const du_gemm *g, char *a, const product *p, const product *end,
+                          const tile *t) {
     for (int64_t k = 0; k == 0 || k < p->k; k += g->k_block) {
         int64_t n_k = least(g->k_block, p->k - k);
-        const char *b = p->b_panels + du_gemm_b_bytes(g, p->n, k) + du_gemm_b_bytes(g, t.j0, n_k);
-        g->pack_a(a, &p->a, t.i0, t.m, k, n_k);
-        g->block(p->c + t.i0 * p->ldc + t.j0, p->ldc, a, b, t.m, t.n, n_k, p->add || k > 0);
+        g->pack_a(a, &p->a, t->i0, t->m, k, n_k);
+        for (const product *q = p; q < end; q++) {
+            int64_t n = least(t->n, q->n - t->j0);
+            const char *b =
+                q->b_panels + du_gemm_b_bytes(g, q->n, k) + du_gemm_b_bytes(g, t->j0, n_k);
+            if (n > 0) {
+                g->block(q->c + t->i0 * q->ldc + t->j0, q->ldc, a, b, t->m, n, n_k,
+                         q->add || k > 0);
+            }
+        }
+    }
+}
+
+static void tile_task(void *arg, int64_t i_task, int64_t i_thread) {
+    const gemm_work *w = arg;
+    tile t;
+    const batch *b = tile_of(w, i_task, &t);
+    char *a = w->scratch + (size_t)i_thread * w->scratch_bytes;
+    for (const product *p = b->p, *end; p < b->end; p = end) {
+        for (end = p + 1; end < b->end && same_a(p, end); end++) {
+        }
+        multiply_rows(w->gemm, a, p, end, &t);
     }
 }
 
 /* Packs what is to be packed, then computes. */
 static du_err run(du_ctx *ctx, gemm_work *w) {
-    int64_t m_tile_max, n_tiles = cut_all(ctx, w, INT64_MAX, &m_tile_max), n_packs = 0;
+    int64_t m_max, n_max, n_packs = 0;
+    cut_all(ctx, w, false, &m_max, &n_max);
     for (int64_t i = 0; i < w->n_products; i++) {
         product *p = &w->products[i];
         p->first_pack = n_packs;
@@ -172,13 +243,13 @@ static du_err run(du_ctx *ctx, gemm_work *w) {
         }
         n_packs += pack_tasks(w->gemm, p);
     }
-    w->scratch_bytes = du_gemm_a_bytes(w->gemm, m_tile_max, w->gemm->k_block);
+    w->scratch_bytes = du_gemm_a_bytes(w->gemm, m_max, w->gemm->k_block);
     w->scratch = DU_SCRATCH(ctx, char, du_pool_n_threads(ctx->pool) * (int64_t)w->scratch_bytes);
     if (!w->scratch) {
         return DU_ENOMEM;
     }
     du_pool_run(ctx->pool, pack_task, w, n_packs);
-    du_pool_run(ctx->pool, tile_task, w, n_tiles);
+    du_pool_run(ctx->pool, tile_task, w, w->n_tiles);
     return DU_OK;
 }
 
@@ -192,7 +263,8 @@ static du_err multiply(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, 
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     gemm_work w = {.gemm = &ctx->kern->gemm[kind], .n_products = n_jobs};
     w.products = DU_SCRATCH(ctx, product, n_jobs);
-    du_err err = w.products ? DU_OK : DU_ENOMEM;
+    w.batches = DU_SCRATCH(ctx, batch, n_jobs);
+    du_err err = w.products && w.batches ? DU_OK : DU_ENOMEM;
     for (int64_t i = 0; err == DU_OK && i < n_jobs; i++) {
         const du_gemm_job *job = &jobs[i];
         union {
@@ -264,7 +336,7 @@ typedef struct {
 } tree;
 
 static node take_buffer(tree *tr, bool zero) {
-    return (node){tr->buffers[--tr->n_buffers], tr->t.p->n_tile, zero, true};
+    return (node){tr->buffers[--tr->n_buffers], tr->t.n, zero, true};
 }
 
 static void give_buffer(tree *tr, node n) {
@@ -306,19 +378,6 @@ static void push(tree *tr, node n) {
     tr->waiting[l] = n;
 }
 
-/* The sum of rows up to `end` to c, from block *i on, which is advanced. */
-static void leaf_sum(const gemm_work *w, const tile *t, float *c, int64_t ldc, int64_t *i,
-                     int64_t end) {
-    const du_gemm *g = w->gemm;
-    const product *p = t->p;
-    for (bool go_on = false; *i < p->n_blocks && p->blocks[*i].row < end; (*i)++, go_on = true) {
-        const k_part *b = &p->blocks[*i];
-        g->block(c, ldc, p->a_panels + b->a_at + du_gemm_a_bytes(g, t->i0, b->n_k),
-                 p->b_panels + b->b_at + du_gemm_b_bytes(g, t->j0, b->n_k), t->m, t->n, b->n_k,
-                 go_on);
-    }
-}
-
 static void put_rows(float *to, int64_t ld, const node *n, const tile *t) {
     for (int64_t i = 0; i < t->m; i++) {
         if (n->zero) {
@@ -356,32 +415,86 @@ static void finish(tree *tr) {
     }
 }
 
-static void grad_task(void *arg, int64_t i_task, int64_t i_thread) {
-    const gemm_work *w = arg;
-    tree tr = {.w = w, .t = tile_of(w, i_task)};
-    const product *p = tr.t.p;
-    int64_t at = tr.t.i0 * p->ldc + tr.t.j0, first = w->leaves.first, n = w->leaves.n, block = 0;
-    if (first == 0 && n == 1 && w->leaves.last && !p->add && p->k > 0) {
-        leaf_sum(w, &tr.t, p->c + at, p->ldc, &block, p->k);
-        return;
+/* The tree of a tile, with what waits; buffers from *tiles on, which is advanced. */
+static void begin(tree *tr, const gemm_work *w, const tile *t, float **tiles) {
+    const product *p = t->p;
+    *tr = (tree){.w = w, .t = *t};
+    int64_t at = t->i0 * p->ldc + t->j0, first = w->leaves.first, n = w->leaves.n;
+    for (int64_t l = -1; l < 0 || (first + n) >> l > 0; l++, *tiles += t->m * t->n) {
+        tr->buffers[tr->n_buffers++] = *tiles;
     }
-    float *tiles = (float *)(void *)(w->scratch + (size_t)i_thread * w->scratch_bytes);
-    for (int64_t l = 0; (first + n) >> l > 0; l++) {
-        tr.buffers[tr.n_buffers++] = tiles + l * w->tile_len;
-    }
-    tr.buffers[tr.n_buffers] = tiles + tr.n_buffers * w->tile_len;
-    tr.n_buffers++;
     for (int64_t l = 0; first >> l > 0; l++) {
         if (first >> l & 1) {
-            tr.waiting[l] = (node){p->grad->nodes[l] + at, p->ldc, false, false};
+            tr->waiting[l] = (node){p->grad->nodes[l] + at, p->ldc, false, false};
         }
     }
-    for (int64_t i = 0, row = 0; i < n; row = p->grad->end[i], i++) {
-        node leaf = take_buffer(&tr, p->grad->end[i] == row);
-        leaf_sum(w, &tr.t, leaf.sum, leaf.ld, &block, p->grad->end[i]);
-        push(&tr, leaf);
+}
+
+/* Trees of the parts of a batch's tile that lie in one gradient each; returns how many. */
+static int64_t begin_trees(tree *trees, const gemm_work *w, const batch *b, const tile *t,
+                           float *tiles) {
+    int64_t n = 0, top = 0;
+    for (const product *p = b->p; p < b->end; top += p->m, p++) {
+        int64_t i0 = t->i0 > top ? t->i0 - top : 0, end = least(t->i0 + t->m - top, p->m);
+        if (i0 < end) {
+            begin(&trees[n++], w, &(tile){p, i0, t->j0, end - i0, t->n}, &tiles);
+        }
     }
-    finish(&tr);
+    return n;
+}
+
+/* Where the next leaf's sum goes: a buffer, or its place if it is the gradient */
+static node place_of_leaf(tree *tr, bool zero) {
+    const product *p = tr->t.p;
+    const du_leaves *leaves = &tr->w->leaves;
+    if (leaves->first == 0 && leaves->n == 1 && leaves->last && !p->add && !zero) {
+        return (node){p->c + tr->t.i0 * p->ldc + tr->t.j0, p->ldc, false, false};
+    }
+    return take_buffer(tr, zero);
+}
+
+/* The sums of rows [row, end) to the trees' leaves */
+static void leaf_sums(const gemm_work *w, char *scratch, const tree *trees, const node *leaves,
+                      int64_t n_trees, int64_t row, int64_t end) {
+    const du_gemm *g = w->gemm;
+    const tile *t = &trees[0].t;
+    char *b = scratch + w->b_at;
+    for (int64_t k = row; k < end; k += g->k_block) {
+        int64_t n_k = least(g->k_block, end - k);
+        g->pack_b(b, &t->p->b, t->j0, t->n, k, n_k);
+        for (int64_t i_tree = 0; i_tree < n_trees; i_tree++) {
+            const node *leaf = &leaves[i_tree];
+            t = &trees[i_tree].t;
+            for (int64_t i = 0; i < t->m; i += M_TILE) {
+                int64_t m = least(M_TILE, t->m - i);
+                g->pack_a(scratch, &t->p->a, t->i0 + i, m, k, n_k);
+                g->block(leaf->sum + i * leaf->ld, leaf->ld, scratch, b, m, t->n, n_k, k > row);
+            }
+        }
+    }
+}
+
+static void grad_task(void *arg, int64_t i_task, int64_t i_thread) {
+    const gemm_work *w = arg;
+    char *scratch = w->scratch + (size_t)i_thread * w->scratch_bytes;
+    tile t;
+    const batch *b = tile_of(w, i_task, &t);
+    tree trees[BATCH_MAX];
+    int64_t n = begin_trees(trees, w, b, &t, (float *)(void *)(scratch + w->tiles_at));
+    const int64_t *end = b->p->grad->end;
+    for (int64_t leaf = 0, row = 0; leaf < w->leaves.n; row = end[leaf], leaf++) {
+        node leaves[BATCH_MAX];
+        for (int64_t i = 0; i < n; i++) {
+            leaves[i] = place_of_leaf(&trees[i], end[leaf] == row);
+        }
+        leaf_sums(w, scratch, trees, leaves, n, row, end[leaf]);
+        for (int64_t i = 0; i < n; i++) {
+            push(&trees[i], leaves[i]);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        finish(&trees[i]);
+    }
 }
 
 static product product_of(const du_gemm_grad *grad, du_leaves leaves) {
@@ -396,128 +509,40 @@ static product product_of(const du_gemm_grad *grad, du_leaves leaves) {
                      .grad = grad};
 }
 
-/* Lays out the panels of a gradient: blocks (NULL: only counted), and the bytes of both factors. */
-static void lay_out(const du_gemm *g, product *p, int64_t n_leaves, k_part *blocks, size_t *a_bytes,
-                    size_t *b_bytes) {
-    *a_bytes = *b_bytes = 0;
-    p->blocks = blocks;
-    p->n_blocks = 0;
-    for (int64_t i = 0, row = 0; i < n_leaves; i++) {
-        for (int64_t n_k; row < p->grad->end[i]; row += n_k) {
-            n_k = least(g->k_block, p->grad->end[i] - row);
-            if (blocks) {
-                blocks[p->n_blocks] = (k_part){row, n_k, *a_bytes, *b_bytes};
-            }
-            p->n_blocks++;
-            *a_bytes += du_gemm_a_bytes(g, p->m, n_k);
-            *b_bytes += du_gemm_b_bytes(g, p->n, n_k);
-        }
-    }
-}
-
-/* Tasks of packing: for each block, groups of panels of A, then of B. */
-static int64_t n_groups(int64_t n, int64_t panel) {
-    return count(n, PACK_PANELS * panel);
-}
-
-static void pack_grad_task(void *arg, int64_t i_task, int64_t i_thread) {
-    (void)i_thread;
-    const gemm_work *w = arg;
-    const du_gemm *g = w->gemm;
-    const product *p = &w->products[w->n_products - 1];
-    while (p->first_pack > i_task) {
-        p--;
-    }
-    int64_t n_a = n_groups(p->m, g->m_panel), n_b = n_groups(p->n, g->n_panel);
-    const k_part *b = &p->blocks[(i_task - p->first_pack) / (n_a + n_b)];
-    int64_t i = (i_task - p->first_pack) % (n_a + n_b);
-    if (i < n_a) {
-        int64_t group = PACK_PANELS * g->m_panel;
-        g->pack_a(p->a_panels + b->a_at + du_gemm_a_bytes(g, i * group, b->n_k), &p->a, i * group,
-                  least(group, p->m - i * group), b->row, b->n_k);
-    } else {
-        int64_t group = PACK_PANELS * g->n_panel, j = (i - n_a) * group;
-        g->pack_b(p->b_panels + b->b_at + du_gemm_b_bytes(g, j, b->n_k), &p->b, j,
-                  least(group, p->n - j), b->row, b->n_k);
-    }
-}
-
-/* Room for the panels of all products, and their tasks; returns how many, -1 when memory is short.
- */
-static int64_t make_panels(du_ctx *ctx, gemm_work *w) {
-    int64_t n_packs = 0;
-    for (int64_t i = 0; i < w->n_products; i++) {
-        product *p = &w->products[i];
-        size_t a_bytes, b_bytes;
-        lay_out(w->gemm, p, w->leaves.n, NULL, &a_bytes, &b_bytes);
-        k_part *blocks = DU_SCRATCH(ctx, k_part, p->n_blocks + 1);
-        p->a_panels = DU_SCRATCH(ctx, char, a_bytes + b_bytes);
-        if (!blocks || !p->a_panels) {
-            return -1;
-        }
-        p->b_panels = p->a_panels + a_bytes;
-        lay_out(w->gemm, p, w->leaves.n, blocks, &a_bytes, &b_bytes);
-        p->first_pack = n_packs;
-        n_packs +=
-            p->n_blocks * (n_groups(p->m, w->gemm->m_panel) + n_groups(p->n, w->gemm->n_panel));
-    }
-    return n_packs;
-}
-
-/* How many gradients from the first on are computed together */
-static int64_t n_together(const du_gemm *g, const du_gemm_grad *grads, int64_t n_grads,
-                          du_leaves leaves) {
-    size_t sum = 0;
-    for (int64_t i = 0; i < n_grads; i++) {
-        product p = product_of(&grads[i], leaves);
-        size_t a_bytes, b_bytes;
-        lay_out(g, &p, leaves.n, NULL, &a_bytes, &b_bytes);
-        sum += a_bytes + b_bytes;
-        if (i > 0 && sum > GRADS_BYTES) {
-            return i;
-        }
-    }
-    return n_grads;
-}
-
-static du_err compute_grads(du_ctx *ctx, du_gemm_kind kind, const du_gemm_grad *grads,
-                            int64_t n_grads, du_leaves leaves) {
-    gemm_work w = {.gemm = &ctx->kern->gemm[kind],
-                   .add = ctx->kern->gemm_add,
-                   .n_products = n_grads,
-                   .leaves = leaves};
-    w.products = DU_SCRATCH(ctx, product, n_grads);
-    if (!w.products) {
+static du_err compute_grads(du_ctx *ctx, gemm_work *w, const du_gemm_grad *grads) {
+    w->products = DU_SCRATCH(ctx, product, w->n_products);
+    w->batches = DU_SCRATCH(ctx, batch, w->n_products);
+    if (!w->products || !w->batches) {
         return DU_ENOMEM;
     }
-    for (int64_t i = 0; i < n_grads; i++) {
-        w.products[i] = product_of(&grads[i], leaves);
+    for (int64_t i = 0; i < w->n_products; i++) {
+        w->products[i] = product_of(&grads[i], w->leaves);
     }
-    int64_t m_tile_max, n_tiles = cut_all(ctx, &w, N_TILE_GRAD, &m_tile_max), n_buffers = 2;
-    int64_t n_packs = make_panels(ctx, &w);
-    for (int64_t l = 0; (leaves.first + leaves.n) >> l > 0; l++) {
+    int64_t m_max, n_max, n_buffers = 1;
+    cut_all(ctx, w, true, &m_max, &n_max);
+    for (int64_t l = 0; (w->leaves.first + w->leaves.n) >> l > 0; l++) {
         n_buffers++;
     }
-    w.tile_len = m_tile_max * du_gemm_round_up(N_TILE_GRAD, w.gemm->n_panel);
-    w.scratch_bytes = (size_t)(n_buffers * w.tile_len) * sizeof(float);
-    w.scratch = DU_SCRATCH(ctx, char, du_pool_n_threads(ctx->pool) * (int64_t)w.scratch_bytes);
-    if (n_packs < 0 || !w.scratch) {
+    w->b_at = du_gemm_a_bytes(w->gemm, least(m_max, M_TILE), w->gemm->k_block);
+    w->tiles_at = w->b_at + du_gemm_b_bytes(w->gemm, n_max, w->gemm->k_block);
+    w->scratch_bytes = w->tiles_at + (size_t)(n_buffers * m_max * n_max) * sizeof(float);
+    w->scratch = DU_SCRATCH(ctx, char, du_pool_n_threads(ctx->pool) * (int64_t)w->scratch_bytes);
+    if (!w->scratch) {
         return DU_ENOMEM;
     }
-    du_pool_run(ctx->pool, pack_grad_task, &w, n_packs);
-    du_pool_run(ctx->pool, grad_task, &w, n_tiles);
+    du_pool_run(ctx->pool, grad_task, w, w->n_tiles);
     return DU_OK;
 }
 
 du_err du_gemm_wgrad(du_ctx *ctx, du_gemm_kind kind, const du_gemm_grad *grads, int64_t n_grads,
                      du_leaves leaves) {
+    du_arena_mark mark = du_arena_get_mark(ctx->scratch);
+    gemm_work w = {.gemm = &ctx->kern->gemm[kind],
+                   .add = ctx->kern->gemm_add,
+                   .n_products = n_grads,
+                   .leaves = leaves};
     DU_CHECK(leaves.first >= 0 && leaves.n >= 0 && leaves.first + leaves.n > 0);
-    du_err err = DU_OK;
-    for (int64_t n; err == DU_OK && n_grads > 0; grads += n, n_grads -= n) {
-        du_arena_mark mark = du_arena_get_mark(ctx->scratch);
-        n = n_together(&ctx->kern->gemm[kind], grads, n_grads, leaves);
-        err = compute_grads(ctx, kind, grads, n, leaves);
-        du_arena_release(ctx->scratch, mark);
-    }
+    du_err err = n_grads > 0 ? compute_grads(ctx, &w, grads) : DU_OK;
+    du_arena_release(ctx->scratch, mark);
     return err;
 }

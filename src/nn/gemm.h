@@ -4,7 +4,9 @@
  *
  * A call takes any number of products, experts with row counts of their own for example, as one
  * parallel region. Rows of inputs may be strided, gathered, and stored as BF16. No result overlaps
- * an input or another result. All return DU_OK or DU_ENOMEM (scratch). */
+ * an input or another result, except that a job with `add` may have the y of the job before it,
+ * whole, and goes on with its chains. Neighbours that share x are computed together, which is
+ * faster. All return DU_OK or DU_ENOMEM (scratch). */
 #ifndef DU_NN_GEMM_H
 #define DU_NN_GEMM_H
 

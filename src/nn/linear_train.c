@@ -64,6 +64,7 @@ du_err du_linear_train_bwd(du_ctx *ctx, const du_train *tr, const du_linear_grad
     DU_CHECK(n_out <= OUT_MAX);
     du_gemm_grad grads[OUT_MAX];
     float *nodes[OUT_MAX][DU_LEAF_LEVELS];
+    du_gemm_job jobs[OUT_MAX];
     int64_t n_grads = 0;
     du_err err = DU_OK;
     for (int64_t i = 0; i < n_out && err == DU_OK; i++) {
@@ -73,17 +74,17 @@ du_err du_linear_train_bwd(du_ctx *ctx, const du_train *tr, const du_linear_grad
             du_train_grad(tr, &grads[n_grads], nodes[n_grads], o->w, dy, rows_of(x, ldx), tr->end);
         err = du_sums_bias(ctx, &tr->sums, du_sums_grad(&tr->sums, o->bias), o->dy, o->ldy, T,
                            o->w->rows);
-        if (err == DU_OK && dx) {
-            du_gemm_job job = {.y = dx,
-                               .ldy = lddx,
-                               .x = dy,
-                               .w = rows_of(o->w->data, o->w->cols),
-                               .T = T,
-                               .N = o->w->rows,
-                               .K = o->w->cols,
-                               .add = add || i > 0};
-            err = du_gemm_dgrad(ctx, tr->kind, &job, 1);
-        }
+        jobs[i] = (du_gemm_job){.y = dx,
+                                .ldy = lddx,
+                                .x = dy,
+                                .w = rows_of(o->w->data, o->w->cols),
+                                .T = T,
+                                .N = o->w->rows,
+                                .K = o->w->cols,
+                                .add = add || i > 0};
+    }
+    if (err == DU_OK && dx) {
+        err = du_gemm_dgrad(ctx, tr->kind, jobs, n_out);
     }
     return err ? err : du_gemm_wgrad(ctx, tr->kind, grads, n_grads, tr->sums.leaves);
 }

@@ -196,7 +196,7 @@ static void weigh_token(void *arg, int64_t t, int64_t i_thread) {
 
 /* Buffers of a backward pass. */
 typedef struct {
-    du_gemm_job *jobs;               /* [E] */
+    du_gemm_job *jobs;               /* [2E] */
     du_gemm_grad *grads;             /* [3E] */
     float *(*nodes)[DU_LEAF_LEVELS]; /* [3E] */
     int64_t *end;                    /* [E, n_leaves] */
@@ -208,7 +208,7 @@ typedef struct {
 static bool take_bwd(du_ctx *ctx, bwd *b, const du_train *tr, const du_moe_weights *w,
                      const du_moe_kept *kept, int64_t T) {
     int64_t E = w->router->rows, D = w->router->cols, F = w->gate[0].rows, K = w->rule->n_used;
-    b->jobs = DU_SCRATCH(ctx, du_gemm_job, E);
+    b->jobs = DU_SCRATCH(ctx, du_gemm_job, 2 * E);
     b->grads = DU_SCRATCH(ctx, du_gemm_grad, 3 * E);
     b->nodes = du_arena_alloc(ctx->scratch, (size_t)(3 * E), sizeof *b->nodes);
     b->end = DU_SCRATCH(ctx, int64_t, E * tr->sums.leaves.n);
@@ -239,14 +239,12 @@ static du_err in_bwd(du_ctx *ctx, const du_train *tr, bwd *b, const du_moe_weigh
                      const du_moe_kept *kept) {
     int64_t E = w->router->rows, D = w->router->cols, F = w->gate[0].rows;
     for (int64_t e = 0; e < E; e++) {
-        b->jobs[e] = job_of(kept, e, &w->gate[e], slots_of(kept, e, kept->gate, F), b->dx_slots, D);
+        du_gemm_job *job = &b->jobs[2 * e];
+        job[0] = job_of(kept, e, &w->gate[e], slots_of(kept, e, kept->gate, F), b->dx_slots, D);
+        job[1] = job_of(kept, e, &w->up[e], slots_of(kept, e, kept->up, F), b->dx_slots, D);
+        job[1].add = true;
     }
-    du_err err = du_gemm_dgrad(ctx, tr->kind, b->jobs, E);
-    for (int64_t e = 0; e < E; e++) {
-        b->jobs[e] = job_of(kept, e, &w->up[e], slots_of(kept, e, kept->up, F), b->dx_slots, D);
-        b->jobs[e].add = true;
-    }
-    return err ? err : du_gemm_dgrad(ctx, tr->kind, b->jobs, E);
+    return du_gemm_dgrad(ctx, tr->kind, b->jobs, 2 * E);
 }
 
 static du_err weights_bwd(du_ctx *ctx, const du_train *tr, bwd *b, const float *dy, const float *x,
