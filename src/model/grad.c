@@ -224,9 +224,11 @@ static du_err take_rope(du_grad_pass *p) {
         pos[t] = t;
     }
     du_rope_table(cos, sin, pos, p->model->rope_freq, p->model->rope_magnitude, S, n);
-    for (int64_t i = 0; i < T * n; i++) { /* every sequence begins at position 0 */
-        cos[i] = cos[i % (S * n)];
-        sin[i] = sin[i % (S * n)];
+    for (int64_t i = S * n; i < T * n; i++) { /* every sequence begins at position 0 */
+        cos[i] = cos[i - S * n];
+        sin[i] = sin[i - S * n];
+    }
+    for (int64_t i = 0; i < T * n; i++) {
         back[i] = -sin[i];
     }
     p->cos = cos;

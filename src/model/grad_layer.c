@@ -1,6 +1,4 @@
 /* One layer in training. */
-#include <string.h>
-
 #include "model/grad_int.h"
 #include "nn/basic.h"
 
@@ -59,10 +57,6 @@ static du_err ffn_fwd(const du_grad_run *r, int64_t i) {
     return err;
 }
 
-static void copy_rows(float *to, const float *from, int64_t n) {
-    memcpy(to, from, (size_t)n * sizeof *to);
-}
-
 du_err du_grad_layer_fwd(const du_grad_run *r, int64_t i, float *out) {
     const du_block *w = du_model_block(r->pass.model, i);
     const du_grad_layer *k = &r->grad->layers[i];
@@ -72,13 +66,11 @@ du_err du_grad_layer_fwd(const du_grad_run *r, int64_t i, float *out) {
     if (err != DU_OK) {
         return err;
     }
-    copy_rows(k->mid, k->x, T * D);
-    du_add_fwd(r->pass.ctx, k->mid, r->dy, T, D);
+    du_sum_fwd(r->pass.ctx, k->mid, k->x, r->dy, T, D);
     du_grad_norm_fwd(r, k->norm2, k->mid, w->ffn_norm);
     err = ffn_fwd(r, i);
     if (err == DU_OK && out) {
-        copy_rows(out, k->mid, T * D);
-        du_add_fwd(r->pass.ctx, out, r->dy, T, D);
+        du_sum_fwd(r->pass.ctx, out, k->mid, r->dy, T, D);
     }
     return err;
 }

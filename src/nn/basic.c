@@ -11,7 +11,7 @@ enum { ROWS_PER_TASK = 8 };
 typedef struct {
     const du_kern *kern;
     float *y;
-    const float *x, *w;
+    const float *x, *x0, *w;
     int64_t ldy, ldx, T, D;
     float eps;
     const du_mat *table;
@@ -167,11 +167,19 @@ static void add_rows(void *arg, int64_t i_task, int64_t i_thread) {
     (void)i_thread;
     const rows_job *job = arg;
     int64_t t0 = i_task * ROWS_PER_TASK, n = (row_end(job, i_task) - t0) * job->D;
+    if (job->x0) {
+        memcpy(job->y + t0 * job->D, job->x0 + t0 * job->D, (size_t)n * sizeof *job->y);
+    }
     job->kern->add(job->y + t0 * job->D, job->x + t0 * job->D, n);
 }
 
 void du_add_fwd(du_ctx *ctx, float *y, const float *x, int64_t T, int64_t D) {
     rows_job job = {.y = y, .x = x, .T = T, .D = D};
+    run_rows(ctx, add_rows, &job);
+}
+
+void du_sum_fwd(du_ctx *ctx, float *y, const float *a, const float *b, int64_t T, int64_t D) {
+    rows_job job = {.y = y, .x = b, .x0 = a, .T = T, .D = D};
     run_rows(ctx, add_rows, &job);
 }
 

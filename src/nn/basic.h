@@ -33,6 +33,9 @@ du_err du_rmsnorm_bwd(du_ctx *ctx, const du_sums *sums, float *dx, int64_t lddx,
 /* y[t,i] += x[t,i]      y, x [T,D] f32 */
 void du_add_fwd(du_ctx *ctx, float *y, const float *x, int64_t T, int64_t D);
 
+/* y[t,i] = a[t,i] + b[t,i]      y, a, b [T,D] f32, y overlaps neither */
+void du_sum_fwd(du_ctx *ctx, float *y, const float *a, const float *b, int64_t T, int64_t D);
+
 /* y = silu(gate) * up      (Shazeer 2020, eq. 5); y, gate, up [T,F] f32, y may be gate or up.
  * bwd: dgate and dup from dy; each may be any of the inputs. */
 void du_swiglu_fwd(du_ctx *ctx, float *y, const float *gate, const float *up, int64_t T, int64_t F);
