@@ -143,7 +143,7 @@ static void write_strips(void *user, du_mat *m) {
         write_job job = {&p, rows < DU_STRIP_ROWS ? DU_STRIP_ROWS : rows};
         du_pool_run(ctx->pool, write_task, &job, (m->rows + job.rows - 1) / job.rows);
     }
-    du_product_end(ctx, &p);
+    du_product_end(&p);
 }
 
 void du_model_strips_write(du_ctx *ctx, const du_model *model) {

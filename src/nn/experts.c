@@ -190,8 +190,8 @@ static du_err run_up(du_ctx *ctx, experts_job *job) {
     }
     du_pool_run(ctx->pool, up_task, job, n_tasks);
     for (int64_t i = 0; i < job->n_groups; i++) {
-        du_product_end(ctx, &job->groups[i].gate_mm);
-        du_product_end(ctx, &job->groups[i].up_mm);
+        du_product_end(&job->groups[i].gate_mm);
+        du_product_end(&job->groups[i].up_mm);
     }
     return DU_OK;
 }
@@ -208,7 +208,7 @@ static void run_down(du_ctx *ctx, experts_job *job) {
     }
     du_pool_run(ctx->pool, down_task, job, n_tasks);
     for (int64_t i = 0; i < job->n_groups; i++) {
-        du_product_end(ctx, &job->groups[i].down_mm);
+        du_product_end(&job->groups[i].down_mm);
     }
 }
 

@@ -100,7 +100,7 @@ static du_err linear(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, cons
         du_pool_run(ctx->pool, linear_task, &job, n_tasks);
     }
     for (int64_t i = 0; err == DU_OK && i < n_out; i++) {
-        du_product_end(ctx, &products[i]);
+        du_product_end(&products[i]);
     }
     du_arena_release(ctx->scratch, mark);
     return err;
@@ -157,7 +157,7 @@ du_err du_heads_fwd(du_ctx *ctx, float *y, int64_t ld_y, const du_mat *w, const 
         heads_job job = {y, products, &acts, i_row, ld_y, H, T, rows, n_blocks};
         du_pool_run(ctx->pool, heads_task, &job, H * n_blocks);
         for (int64_t h = 0; h < H; h++) {
-            du_product_end(ctx, &products[h]);
+            du_product_end(&products[h]);
         }
     }
     du_arena_release(ctx->scratch, mark);

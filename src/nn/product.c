@@ -5,7 +5,7 @@
 #include "kern/strips.h"
 
 du_product du_product_begin(du_ctx *ctx, const du_mat *w) {
-    du_product p = {.w = w, .mm = ctx->kern->mm[w->dtype]};
+    du_product p = {.w = w, .mm = ctx->kern->mm[w->dtype], .ctx = ctx};
     du_mm_fn *mm_strips = ctx->kern->mm_strips[w->dtype];
     if (ctx->same_bits && !ctx->kern->strips_same_bits) {
         return p;
@@ -26,20 +26,28 @@ du_product du_product_begin(du_ctx *ctx, const du_mat *w) {
     return p;
 }
 
+/* Rows that were written to strips are not read again. */
+static void unload(const du_product *p, int64_t row0, int64_t row1) {
+    const du_ctx *ctx = p->ctx;
+    if (ctx->unload) {
+        size_t n_bytes = (size_t)(row1 - row0) * p->w->row_bytes;
+        ctx->unload(ctx->unload_user, du_mat_row(p->w, row0), n_bytes);
+    }
+}
+
 void du_product_run(const du_product *p, float *y, int64_t ldy, int64_t row0, int64_t row1,
                     const du_acts *x, const int32_t *i_row, int64_t n_rows) {
     if (p->write) {
         p->write(p->w, row0, row1);
+        unload(p, row0, row1);
     }
     p->mm(y, ldy, p->w, row0, row1, x, i_row, n_rows);
 }
 
-void du_product_end(const du_ctx *ctx, const du_product *p) {
+void du_product_end(const du_product *p) {
     if (!p->write) {
         return;
     }
     atomic_store(&p->w->strips->state, DU_STRIPS_READY);
-    if (ctx->unload) {
-        ctx->unload(ctx->unload_user, p->w->data, (size_t)p->w->rows * p->w->row_bytes);
-    }
+    unload(p, 0, p->w->rows); /* the pages that tasks shared */
 }

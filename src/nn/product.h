@@ -10,8 +10,9 @@
 typedef struct {
     const du_mat *w;
     du_mm_fn *mm;
-    /* Not NULL: this product writes the strips. */
+    /* Not NULL: this product writes the strips, and gives up what was stored as it goes. */
     void (*write)(const du_mat *w, int64_t row0, int64_t row1);
+    const du_ctx *ctx; /* borrowed until the end */
 } du_product;
 
 /* Before a parallel region whose tasks cover every row of w; rows are cut at multiples of 16. */
@@ -22,6 +23,6 @@ void du_product_run(const du_product *p, float *y, int64_t ldy, int64_t row0, in
                     const du_acts *x, const int32_t *i_row, int64_t n_rows);
 
 /* After the region. */
-void du_product_end(const du_ctx *ctx, const du_product *p);
+void du_product_end(const du_product *p);
 
 #endif
