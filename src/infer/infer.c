@@ -26,13 +26,20 @@ du_err du_infer_cache_bytes(const du_model *model, du_dtype cache_type, int64_t 
     return err;
 }
 
-/* The context that the parameters ask for, or what fits: three quarters of the memory that
- * is available, since activations and the file's own pages want room too. */
+/* Tokens whose cache fits: three quarters of the memory that is available, since activations and
+ * the file's own pages want room too; of little memory what ROOM leaves, or a single page. */
+static int64_t tokens_that_fit(int64_t available, int64_t page) {
+    enum { ROOM = 16 << 20 };
+    int64_t bytes = available / 4 > ROOM ? available / 4 * 3 : available - ROOM;
+    return bytes >= page ? bytes / page * DU_KV_PAGE : available >= page ? DU_KV_PAGE : 0;
+}
+
+/* The context that the parameters ask for, or what fits. */
 static du_err choose_n_ctx(du_infer *inf, const du_infer_params *params, int64_t n_sessions,
                            int64_t available, du_diag *diag) {
     int64_t trained = inf->model->hp.n_ctx_train;
     int64_t page = (int64_t)inf->kv.page_bytes * n_sessions;
-    int64_t fits = available > 0 ? available / 4 * 3 / page * DU_KV_PAGE : trained;
+    int64_t fits = available > 0 ? tokens_that_fit(available, page) : trained;
     if (params->n_ctx == 0) {
         inf->n_ctx = fits < trained ? fits : trained;
         if (inf->n_ctx >= DU_KV_PAGE || inf->n_ctx == trained) {
