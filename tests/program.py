@@ -61,15 +61,17 @@ def writes_without_names(folder):
 
 
 def is_writing(process, folder):
-    """Whether the process has begun to write a file there, which has a temporary name or none."""
-    if any(".tmp-" in name for name in os.listdir(folder)):
-        return True
+    """Whether the process has written into a file there, which has a temporary name or none."""
     opened, start = f"/proc/{process.pid}/fd", os.path.realpath(folder) + "/"
     try:
-        links = [os.readlink(os.path.join(opened, name)) for name in os.listdir(opened)]
+        written = [name for name in os.listdir(folder)
+                   if ".tmp-" in name and os.stat(os.path.join(folder, name)).st_size > 0]
+        links = [os.path.join(opened, name) for name in os.listdir(opened)]
+        written += [link for link in links if os.readlink(link).startswith(start) and
+                    os.readlink(link).endswith(" (deleted)") and os.stat(link).st_size > 0]
     except OSError:  # one closed meanwhile
         return False
-    return any(link.startswith(start) and link.endswith(" (deleted)") for link in links)
+    return bool(written)
 
 
 def wait_until_it_writes(process, folder, seconds=60):
