@@ -73,18 +73,6 @@ void du_grad_free(du_grad *g) {
     du_free(g);
 }
 
-du_err du_grad_take_nodes(float **nodes, int64_t n_values, int64_t n_leaves) {
-    for (int64_t l = 0; l < DU_LEAF_LEVELS; l++) {
-        if (n_leaves >> l & 1 && !nodes[l]) {
-            nodes[l] = du_mem_reserve((size_t)n_values * sizeof(float));
-            if (!nodes[l]) {
-                return DU_ENOMEM;
-            }
-        }
-    }
-    return DU_OK;
-}
-
 static bool take_ffn(du_arena *a, du_ffn_kept *kept, int64_t T, int64_t F, bool all) {
     *kept = (du_ffn_kept){DU_KEEP(a, float, T *F), DU_KEEP(a, float, T *F),
                           all ? DU_KEEP(a, float, T *F) : NULL};
@@ -281,7 +269,7 @@ static du_err backward(du_grad_run *r, du_objective *objective) {
     }
     du_err err = next && !dnext ? DU_ENOMEM : DU_OK;
     if (err == DU_OK && !leaves->last) {
-        err = du_grad_take_nodes(g->nodes, g->params->n_values, leaves->first + leaves->n);
+        err = du_sums_take_nodes(g->nodes, g->params->n_values, leaves->first + leaves->n);
     }
     norm_out(r);
     err = err ? err : du_grad_out(r, g->norm, objective, 0);

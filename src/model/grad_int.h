@@ -77,10 +77,6 @@ void du_grad_norm_fwd(const du_grad_run *r, float *y, const float *x, const floa
 DU_NODISCARD
 du_err du_grad_norm_bwd(const du_grad_run *r, const float *x, const float *w);
 
-/* Buffers for the nodes that wait after the first n leaves. */
-DU_NODISCARD
-du_err du_grad_take_nodes(float **nodes, int64_t n_values, int64_t n_leaves);
-
 /* The output matrix over the rows of `norm`: logits, objective, r->dy = d(loss)/d(norm).
  * i  0 for the trunk, whose gradient of the matrix is written; 1 behind it: added */
 DU_NODISCARD

@@ -100,7 +100,7 @@ du_err du_grad_nextn_embed(const du_grad_run *r, const float *dnext) {
     const int32_t *next = next_tokens(r);
     du_err err = next ? DU_OK : DU_ENOMEM;
     if (err == DU_OK && !leaves.last) {
-        err = du_grad_take_nodes(r->grad->next_nodes, n_values, leaves.first + leaves.n);
+        err = du_sums_take_nodes(r->grad->next_nodes, n_values, leaves.first + leaves.n);
     }
     if (err == DU_OK) {
         err = du_embed_bwd(r->pass.ctx, &sums, grad, dnext, next, r->pass.T, embed->rows,

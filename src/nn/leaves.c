@@ -40,6 +40,18 @@ void du_sums_nodes(const du_sums *sums, const float *grad, float **nodes) {
     }
 }
 
+du_err du_sums_take_nodes(float **nodes, int64_t n_values, int64_t n_leaves) {
+    for (int64_t l = 0; l < DU_LEAF_LEVELS; l++) {
+        if (n_leaves >> l & 1 && !nodes[l]) {
+            nodes[l] = du_mem_reserve((size_t)n_values * sizeof(float));
+            if (!nodes[l]) {
+                return DU_ENOMEM;
+            }
+        }
+    }
+    return DU_OK;
+}
+
 void du_leaf_row_begin(du_leaf_row *row, const du_kern *kern, const du_sums *sums, float *grad,
                        int64_t D, float *work) {
     *row = (du_leaf_row){.kern = kern, .sums = sums, .grad = grad, .D = D, .work = work};

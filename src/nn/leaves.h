@@ -48,6 +48,11 @@ float *du_sums_grad(const du_sums *sums, const void *weight);
 /* The places of that gradient in the levels, for du_gemm_grad. nodes [DU_LEAF_LEVELS] out. */
 void du_sums_nodes(const du_sums *sums, const float *grad, float **nodes);
 
+/* Buffers of n_values, by du_mem_reserve, for the nodes that wait after the first n leaves, where
+ * nodes [DU_LEAF_LEVELS] has none yet. Returns DU_OK, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_sums_take_nodes(float **nodes, int64_t n_values, int64_t n_leaves);
+
 /* One row of a gradient, [D] f32, leaf after leaf. begin takes work of
  * (DU_LEAF_LEVELS + 2) * D values. push takes the next leaf's sum: a buffer of du_leaf_row_take, or
  * NULL for zeros. finish writes the gradient, or what waits. */
