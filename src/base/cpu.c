@@ -181,12 +181,8 @@ static int64_t meminfo_available(void) {
     return kib * 1024;
 }
 
-/* What is left of a limit, at least 1; INT64_MAX where there is none. */
-static int64_t left_of(int64_t limit, int64_t used) {
-    return limit <= 0 || used < 0 ? INT64_MAX : used < limit ? limit - used : 1;
-}
-
-/* Less what stacks are mapped with but hardly use: text/pretok.c's, those of threads. */
+/* What is left of the limit, at least 1; INT64_MAX: there is none. Less what stacks are mapped with
+ * but hardly use: text/pretok.c's, those of threads. */
 static int64_t address_space_left(void) {
     enum { STACK_BYTES = 64 << 20 };
     struct rlimit limit;
@@ -194,14 +190,14 @@ static int64_t address_space_left(void) {
     if (pages < 0 || getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur > INT64_MAX) {
         return INT64_MAX;
     }
-    return left_of((int64_t)limit.rlim_cur, pages * sysconf(_SC_PAGESIZE) + STACK_BYTES);
+    int64_t most = (int64_t)limit.rlim_cur, used = pages * sysconf(_SC_PAGESIZE) + STACK_BYTES;
+    return used < most ? most - used : 1;
 }
 
 int64_t du_mem_available_bytes(void) {
     int64_t machine = meminfo_available(), least = machine > 0 ? machine : INT64_MAX;
-    const int64_t left[] = {left_of(read_number("/sys/fs/cgroup/memory.max"),
-                                    read_number("/sys/fs/cgroup/memory.current")),
-                            address_space_left()};
+    int64_t group = du_machine_memory_left("/sys/fs/cgroup", "/proc/self/cgroup");
+    const int64_t left[] = {group > 0 ? group : INT64_MAX, address_space_left()};
     for (int i = 0; i < 2; i++) {
         least = left[i] < least ? left[i] : least;
     }

@@ -43,7 +43,7 @@ int64_t du_cpu_n_cores(void);
 int du_cpu_of_thread(int64_t index);
 
 /* Memory this process could take now without swapping, in bytes, at least 1: MemAvailable, what its
- * control group may have and what is left of its address space (ulimit -v) beside 64 MiB for
+ * control groups leave it and what is left of its address space (ulimit -v) beside 64 MiB for
  * stacks; 0 when the kernel does not say. */
 int64_t du_mem_available_bytes(void);
 

@@ -122,8 +122,52 @@ static int64_t quota_of(const char *dir) {
     return quota > 0 && period > 0 ? (quota + period - 1) / period : 0;
 }
 
-/* The smallest quota of the group and of those above it. mount is where the top one lies. */
-static int64_t quota_upwards(const char *mount, const char *group) {
+/* Bytes of the files that a group's processes have read, which the kernel gives back when it has
+ * to: the lines inactive_file and active_file, in version 1 with total_ before them. */
+static int64_t file_bytes_of(const char *dir, const char *before) {
+    char path[512], line[128], name[64];
+    long long bytes, sum = 0;
+    size_t n = strlen(before);
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%63s %lld", name, &bytes) == 2 && strncmp(name, before, n) == 0 &&
+            (strcmp(name + n, "inactive_file") == 0 || strcmp(name + n, "active_file") == 0)) {
+            sum += bytes;
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    return sum;
+}
+
+/* Bytes that one group may still take, at least 1; 0: no limit, or no such group. */
+static int64_t memory_left_of(const char *dir) {
+    int64_t limit = read_number(dir, "memory.max"), used = read_number(dir, "memory.current");
+    const char *before = "";
+    if (used < 0) {
+        limit = read_number(dir, "memory.limit_in_bytes");
+        used = read_number(dir, "memory.usage_in_bytes");
+        before = "total_";
+    }
+    if (limit < 0 || used < 0) {
+        return 0;
+    }
+    int64_t files = file_bytes_of(dir, before);
+    used = files < used ? used - files : 0;
+    return used < limit ? limit - used : 1;
+}
+
+/* What a group grants, from its folder; 0: no limit. */
+typedef int64_t group_fn(const char *dir);
+
+static int64_t less_of(int64_t a, int64_t b) {
+    return a == 0 || (b > 0 && b < a) ? b : a;
+}
+
+/* The least that the group and those above it grant. mount is where the top one lies. */
+static int64_t least_upwards(group_fn *of, const char *mount, const char *group) {
     char dir[400];
     int64_t least = 0;
     int n = snprintf(dir, sizeof dir, "%s%s", mount, group);
@@ -132,13 +176,14 @@ static int64_t quota_upwards(const char *mount, const char *group) {
     }
     for (char *slash = dir + n; slash; slash = strrchr(dir + strlen(mount), '/')) {
         *slash = '\0';
-        int64_t quota = quota_of(dir);
-        least = quota > 0 && (least == 0 || quota < least) ? quota : least;
+        least = less_of(least, of(dir));
     }
     return least;
 }
 
-int64_t du_machine_cpu_quota(const char *root, const char *self) {
+/* The least that the groups of the file `self` grant: those of version 2, and of version 1 those
+ * whose kinds begin with `kind`. */
+static int64_t least_of_groups(group_fn *of, const char *kind, const char *root, const char *self) {
     int64_t least = 0;
     FILE *f = fopen(self, "re");
     char line[400];
@@ -150,15 +195,24 @@ int64_t du_machine_cpu_quota(const char *root, const char *self) {
         }
         *group++ = '\0';
         char mount[256];
-        bool unified = kinds[1] == '\0', cpu = strncmp(kinds + 1, "cpu", 3) == 0;
+        bool unified = kinds[1] == '\0', wanted = strncmp(kinds + 1, kind, strlen(kind)) == 0;
         snprintf(mount, sizeof mount, "%s%s%s", root, unified ? "" : "/", kinds + 1);
-        int64_t quota = unified || cpu ? quota_upwards(mount, group) : 0;
-        least = quota > 0 && (least == 0 || quota < least) ? quota : least;
+        if (unified || wanted) {
+            least = less_of(least, least_upwards(of, mount, group));
+        }
     }
     if (f) {
         fclose(f);
     }
     return least;
+}
+
+int64_t du_machine_cpu_quota(const char *root, const char *self) {
+    return least_of_groups(quota_of, "cpu", root, self);
+}
+
+int64_t du_machine_memory_left(const char *root, const char *self) {
+    return least_of_groups(memory_left_of, "memory", root, self);
 }
 
 void du_machine_name(char *out, size_t size) {

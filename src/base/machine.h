@@ -26,6 +26,12 @@ int64_t du_machine_n_nodes(void); /* NUMA nodes with memory, at least 1 */
  * (/proc/self/cgroup). */
 int64_t du_machine_cpu_quota(const char *root, const char *self);
 
+/* Bytes that the control groups of this process let it take yet, at least 1 (memory.max, or
+ * memory.limit_in_bytes of version 1, less what is in use; the least of its group and those above);
+ * 0: no limit. Pages of files that were read count as free, as they do in MemAvailable: a model
+ * that lies in the page cache would otherwise leave no room to its next run. */
+int64_t du_machine_memory_left(const char *root, const char *self);
+
 /* Spreads the pages that this thread, and threads it starts later, will allocate over all NUMA
  * nodes in turn (set_mempolicy(2)): anonymous memory, and pages of files that are not in memory
  * yet. Returns false when there are several nodes and the kernel refuses. */

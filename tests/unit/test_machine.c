@@ -117,6 +117,45 @@ static void processor_quotas_of_groups(void **state) {
     test_tmp_remove(&t);
 }
 
+static int64_t memory_left(const test_tmp *t) {
+    return du_machine_memory_left(t->path, test_tmp_file(t, "self"));
+}
+
+static void memory_that_groups_leave(void **state) {
+    (void)state;
+    test_tmp t = test_tmp_make();
+    assert_int_equal(memory_left(&t), 0); /* nothing there */
+    write_text(&t, "self", "0::/outer/inner\n");
+    mkdir(test_tmp_file(&t, "outer"), 0755);
+    mkdir(test_tmp_file(&t, "outer/inner"), 0755);
+    write_text(&t, "outer/inner/memory.max", "max\n");
+    write_text(&t, "outer/inner/memory.current", "300\n");
+    assert_int_equal(memory_left(&t), 0);
+    write_text(&t, "outer/memory.max", "1000\n");
+    write_text(&t, "outer/memory.current", "900\n");
+    assert_int_equal(memory_left(&t), 100);
+    /* What files have there is given back when it is wanted. */
+    write_text(&t, "outer/memory.stat",
+               "anon 300\nfile 600\ninactive_file 400\nactive_file 150\nunevictable 50\n");
+    assert_int_equal(memory_left(&t), 650);
+    write_text(&t, "outer/inner/memory.max", "500\n"); /* the inner one is smaller */
+    assert_int_equal(memory_left(&t), 200);
+    write_text(&t, "outer/inner/memory.current", "500\n");
+    assert_int_equal(memory_left(&t), 1);
+    /* Version 1: files of the groups below are in total_*. */
+    mkdir(test_tmp_file(&t, "memory"), 0755);
+    mkdir(test_tmp_file(&t, "memory/job"), 0755);
+    write_text(&t, "self", "4:cpu,cpuacct:/outer\n3:memory:/job\n0::/\n");
+    write_text(&t, "memory/memory.limit_in_bytes", "9223372036854771712\n");
+    write_text(&t, "memory/memory.usage_in_bytes", "5000\n");
+    write_text(&t, "memory/job/memory.limit_in_bytes", "4000\n");
+    write_text(&t, "memory/job/memory.usage_in_bytes", "3000\n");
+    write_text(&t, "memory/job/memory.stat",
+               "inactive_file 7\ntotal_inactive_file 1000\ntotal_active_file 500\n");
+    assert_int_equal(memory_left(&t), 2500);
+    test_tmp_remove(&t);
+}
+
 static void machine_says_something(void **state) {
     (void)state;
     du_cache caches[8];
@@ -139,6 +178,7 @@ int main(void) {
         cmocka_unit_test(energy_is_left_out_where_there_is_none),
         cmocka_unit_test(resident_memory_follows_what_is_touched),
         cmocka_unit_test(processor_quotas_of_groups),
+        cmocka_unit_test(memory_that_groups_leave),
         cmocka_unit_test(machine_says_something),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
