@@ -55,7 +55,7 @@ static du_err out_rows(const head *h, float *logits, int64_t row0, int64_t n, du
     float **nodes = r->grad->out_nodes[h->i];
     du_sums sums = {leaves, w->data, grad, grad ? V * D : 0, nodes, h->i > 0};
     du_train train = {r->train.kind, sums, end};
-    err = leaves.last ? DU_OK : du_sums_take_nodes(nodes, V * D, leaves.first + leaves.n);
+    err = leaves.last || !grad ? DU_OK : du_sums_take_nodes(nodes, V * D, leaves.first + leaves.n);
     du_linear_grad dout = {logits, V, w, NULL};
     return err ? err
                : du_linear_train_bwd(ctx, &train, &dout, 1, r->dy + row0 * D, D, false, x, D, n);

@@ -63,10 +63,6 @@ static int64_t n_slots(const du_moe_kept *kept, int64_t e) {
     return kept->first[e + 1] - kept->first[e];
 }
 
-static du_gemm_src matrix(const du_mat *w) {
-    return (du_gemm_src){.data = w->data, .ld = w->cols};
-}
-
 /* Rows of tokens [T, ld], in the order of expert e's slots. */
 static du_gemm_src tokens_of(const du_moe_kept *kept, int64_t e, const float *x, int64_t ld) {
     return (du_gemm_src){.data = x, .ld = ld, .i_row = kept->i_token + kept->first[e]};
@@ -78,15 +74,10 @@ static du_gemm_src slots_of(const du_moe_kept *kept, int64_t e, const float *x, 
 }
 
 /* A product of expert e's rows: y and x of its slots. */
-static du_gemm_job job_of(const du_moe_kept *kept, int64_t e, const du_mat *w, du_gemm_src x,
-                          float *y, int64_t ldy) {
-    return (du_gemm_job){.y = y + kept->first[e] * ldy,
-                         .ldy = ldy,
-                         .x = x,
-                         .w = matrix(w),
-                         .T = n_slots(kept, e),
-                         .N = w->rows,
-                         .K = w->cols};
+static du_train_job job_of(const du_moe_kept *kept, int64_t e, const du_mat *w, du_gemm_src x,
+                           float *y, int64_t ldy) {
+    return (du_train_job){
+        .w = w, .y = y + kept->first[e] * ldy, .ldy = ldy, .x = x, .T = n_slots(kept, e)};
 }
 
 typedef struct {
@@ -114,14 +105,8 @@ static void sum_token(void *arg, int64_t t, int64_t i_thread) {
 static du_err route(du_ctx *ctx, const float *x, const du_moe_weights *w, const du_moe_kept *kept,
                     int64_t T) {
     int64_t E = w->router->rows, D = w->router->cols;
-    du_gemm_job job = {.y = kept->scores,
-                       .ldy = E,
-                       .x = {.data = x, .ld = D},
-                       .w = matrix(w->router),
-                       .T = T,
-                       .N = E,
-                       .K = D};
-    du_err err = du_gemm_fwd(ctx, DU_GEMM_F32, &job, 1);
+    du_train_job job = {w->router, kept->scores, E, {.data = x, .ld = D}, T, false};
+    du_err err = du_train_fwd(ctx, DU_GEMM_F32, &job, 1);
     if (err == DU_OK) {
         du_router_fwd(ctx, kept->ids, kept->weights, kept->scores, w->bias, w->rule, T);
         du_slots_sort(kept->first, kept->i_token, kept->slot_of, kept->ids, E, w->rule->n_used, T);
@@ -133,7 +118,7 @@ du_err du_moe_train_fwd(du_ctx *ctx, const du_train *tr, float *y, const float *
                         const du_moe_weights *w, const du_moe_kept *kept, int64_t T) {
     int64_t E = w->router->rows, D = w->router->cols, F = w->gate[0].rows, K = w->rule->n_used;
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
-    du_gemm_job *jobs = DU_SCRATCH(ctx, du_gemm_job, 2 * E);
+    du_train_job *jobs = DU_SCRATCH(ctx, du_train_job, 2 * E);
     float *hidden = kept->hidden ? kept->hidden : DU_SCRATCH(ctx, float, T *K *F);
     float *out = DU_SCRATCH(ctx, float, T *K *D);
     du_err err = jobs && hidden && out ? route(ctx, x, w, kept, T) : DU_ENOMEM;
@@ -142,13 +127,13 @@ du_err du_moe_train_fwd(du_ctx *ctx, const du_train *tr, float *y, const float *
         jobs[2 * e] = job_of(kept, e, &w->gate[e], rows, kept->gate, F);
         jobs[2 * e + 1] = job_of(kept, e, &w->up[e], rows, kept->up, F);
     }
-    err = err ? err : du_gemm_fwd(ctx, tr->kind, jobs, 2 * E);
+    err = err ? err : du_train_fwd(ctx, tr->kind, jobs, 2 * E);
     if (err == DU_OK) {
         du_swiglu_fwd(ctx, hidden, kept->gate, kept->up, T * K, F);
         for (int64_t e = 0; e < E; e++) {
             jobs[e] = job_of(kept, e, &w->down[e], slots_of(kept, e, hidden, F), out, D);
         }
-        err = du_gemm_fwd(ctx, tr->kind, jobs, E);
+        err = du_train_fwd(ctx, tr->kind, jobs, E);
     }
     if (err == DU_OK) {
         sum_job sum = {ctx->kern, kept, y, out, K, D, true};
@@ -196,29 +181,27 @@ static void weigh_token(void *arg, int64_t t, int64_t i_thread) {
 
 /* Buffers of a backward pass. */
 typedef struct {
-    du_gemm_job *jobs;               /* [2E] */
-    du_gemm_grad *grads;             /* [3E] */
-    float *(*nodes)[DU_LEAF_LEVELS]; /* [3E] */
-    int64_t *end;                    /* [E, n_leaves] */
-    float *hidden, *dh;              /* [T*K, F] */
-    float *dx_slots;                 /* [T*K, D] */
-    float *dweights, *dlogits;       /* [T,K], [T,E] */
+    du_train_job *jobs;        /* [2E] */
+    du_train_pair *pairs;      /* [3E] */
+    int64_t *end;              /* [E, n_leaves] */
+    float *hidden, *dh;        /* [T*K, F] */
+    float *dx_slots;           /* [T*K, D] */
+    float *dweights, *dlogits; /* [T,K], [T,E] */
 } bwd;
 
 static bool take_bwd(du_ctx *ctx, bwd *b, const du_train *tr, const du_moe_weights *w,
                      const du_moe_kept *kept, int64_t T) {
     int64_t E = w->router->rows, D = w->router->cols, F = w->gate[0].rows, K = w->rule->n_used;
-    b->jobs = DU_SCRATCH(ctx, du_gemm_job, 2 * E);
-    b->grads = DU_SCRATCH(ctx, du_gemm_grad, 3 * E);
-    b->nodes = du_arena_alloc(ctx->scratch, (size_t)(3 * E), sizeof *b->nodes);
+    b->jobs = DU_SCRATCH(ctx, du_train_job, 2 * E);
+    b->pairs = DU_SCRATCH(ctx, du_train_pair, 3 * E);
     b->end = DU_SCRATCH(ctx, int64_t, E * tr->sums.leaves.n);
     b->hidden = hidden_again(ctx, kept->hidden, kept->gate, kept->up, T * K, F);
     b->dh = DU_SCRATCH(ctx, float, T *K *F);
     b->dx_slots = DU_SCRATCH(ctx, float, T *K *D);
     b->dweights = DU_SCRATCH(ctx, float, T *K);
     b->dlogits = DU_SCRATCH(ctx, float, T *E);
-    return b->jobs && b->grads && b->nodes && b->end && b->hidden && b->dh && b->dx_slots &&
-           b->dweights && b->dlogits;
+    return b->jobs && b->pairs && b->end && b->hidden && b->dh && b->dx_slots && b->dweights &&
+           b->dlogits;
 }
 
 /* dh and dweights; hidden becomes what d(down) is made of. */
@@ -228,7 +211,7 @@ static du_err down_bwd(du_ctx *ctx, const du_train *tr, bwd *b, const float *dy,
     for (int64_t e = 0; e < E; e++) {
         b->jobs[e] = job_of(kept, e, &w->down[e], tokens_of(kept, e, dy, D), b->dh, F);
     }
-    du_err err = du_gemm_dgrad(ctx, tr->kind, b->jobs, E);
+    du_err err = du_train_dgrad(ctx, tr->kind, b->jobs, E);
     weigh_job job = {ctx->kern, kept, b->hidden, b->dh, b->dweights, w->rule->n_used, F};
     du_pool_run(ctx->pool, weigh_token, &job, err ? 0 : T);
     return err;
@@ -239,12 +222,12 @@ static du_err in_bwd(du_ctx *ctx, const du_train *tr, bwd *b, const du_moe_weigh
                      const du_moe_kept *kept) {
     int64_t E = w->router->rows, D = w->router->cols, F = w->gate[0].rows;
     for (int64_t e = 0; e < E; e++) {
-        du_gemm_job *job = &b->jobs[2 * e];
+        du_train_job *job = &b->jobs[2 * e];
         job[0] = job_of(kept, e, &w->gate[e], slots_of(kept, e, kept->gate, F), b->dx_slots, D);
         job[1] = job_of(kept, e, &w->up[e], slots_of(kept, e, kept->up, F), b->dx_slots, D);
         job[1].add = true;
     }
-    return du_gemm_dgrad(ctx, tr->kind, b->jobs, 2 * E);
+    return du_train_dgrad(ctx, tr->kind, b->jobs, 2 * E);
 }
 
 static du_err weights_bwd(du_ctx *ctx, const du_train *tr, bwd *b, const float *dy, const float *x,
@@ -254,14 +237,14 @@ static du_err weights_bwd(du_ctx *ctx, const du_train *tr, bwd *b, const float *
     for (int64_t e = 0; e < E; e++) {
         const int64_t *end = b->end + e * tr->sums.leaves.n;
         du_gemm_src in = tokens_of(kept, e, x, D);
-        n += du_train_grad(tr, &b->grads[n], b->nodes[n], &w->down[e], tokens_of(kept, e, dy, D),
-                           slots_of(kept, e, b->hidden, F), end);
-        n += du_train_grad(tr, &b->grads[n], b->nodes[n], &w->gate[e],
-                           slots_of(kept, e, kept->gate, F), in, end);
-        n += du_train_grad(tr, &b->grads[n], b->nodes[n], &w->up[e], slots_of(kept, e, kept->up, F),
-                           in, end);
+        int64_t n_rows = n_slots(kept, e);
+        b->pairs[n++] = (du_train_pair){&w->down[e], tokens_of(kept, e, dy, D),
+                                        slots_of(kept, e, b->hidden, F), n_rows, end};
+        b->pairs[n++] =
+            (du_train_pair){&w->gate[e], slots_of(kept, e, kept->gate, F), in, n_rows, end};
+        b->pairs[n++] = (du_train_pair){&w->up[e], slots_of(kept, e, kept->up, F), in, n_rows, end};
     }
-    return du_gemm_wgrad(ctx, tr->kind, b->grads, n, tr->sums.leaves);
+    return du_train_wgrad(ctx, tr, b->pairs, n);
 }
 
 /* The router's part: dx += , and its gradient. */

@@ -15,6 +15,16 @@ void du_mat_unpack_row(float *y, const du_mat *m, int64_t row) {
     }
 }
 
+void du_mat_adapt_row(float *y, const du_mat *m, int64_t row) {
+    const du_adapter *d = m->adapter;
+    for (int64_t r = 0; d && r < d->rank; r++) {
+        float b = d->scale * d->b[row * d->rank + r];
+        for (int64_t k = 0; k < m->cols; k++) {
+            y[k] += b * d->a[r * m->cols + k];
+        }
+    }
+}
+
 /* One tile of at most DU_F8_TILE rows and columns, rows ld apart. */
 static void pack_f8_tile(uint8_t *x, float *scale, const float *y, int64_t rows, int64_t cols,
                          int64_t ld) {

@@ -21,6 +21,13 @@ typedef struct {
     _Atomic int state;
 } du_strips;
 
+/* A low-rank change of a frozen matrix [N,K]: W + scale B A (Hu et al. 2021, arXiv 2106.09685). */
+typedef struct {
+    const float *a, *b; /* [rank,K], [N,rank] */
+    int64_t rank;
+    float scale;
+} du_adapter;
+
 typedef struct {
     const void *data; /* NULL: the matrix is absent */
     du_dtype dtype;
@@ -28,8 +35,9 @@ typedef struct {
     size_t row_bytes;
     const float *aux;
     int64_t aux_cols;
-    int64_t aux_row0;  /* row of the tensor that row 0 is, for views into an F8 tensor */
-    du_strips *strips; /* NULL: always used as it lies */
+    int64_t aux_row0;          /* row of the tensor that row 0 is, for views into an F8 tensor */
+    du_strips *strips;         /* NULL: always used as it lies */
+    const du_adapter *adapter; /* NULL: none; training and conversion heed it, inference does not */
 } du_mat;
 
 static inline const void *du_mat_row(const du_mat *m, int64_t row) {
@@ -43,11 +51,15 @@ static inline du_mat du_mat_slice(const du_mat *m, int64_t row0, int64_t rows) {
     s.rows = rows;
     s.aux_row0 = m->aux_row0 + row0;
     s.strips = NULL;
+    s.adapter = NULL;
     return s;
 }
 
-/* One row as f32. y [cols] out */
+/* One row as f32, without the adapter. y [cols] out */
 void du_mat_unpack_row(float *y, const du_mat *m, int64_t row);
+
+/* y [cols] += the adapter's part of a row; nothing where there is none. */
+void du_mat_adapt_row(float *y, const du_mat *m, int64_t row);
 
 /* Whole rows of tiles as F8_E4M3: x [rows, cols] and scale [ceil(rows/128), ceil(cols/128)] out,
  * the largest weight of a tile at 448  <-  y [rows, cols] f32. rows is a multiple of 128 or ends
