@@ -33,6 +33,17 @@ static inline bool du_sv_ends(du_sv a, const char *suffix) {
     return a.len >= n && memcmp(a.s + a.len - n, suffix, n) == 0;
 }
 /* The place of needle in hay at or after from; -1 when absent. */
+/* Without blanks, tabs and carriage returns at its ends. */
+static inline du_sv du_sv_trim(du_sv text) {
+    while (text.len > 0 && strchr(" \t\r", text.s[0])) {
+        text = (du_sv){text.s + 1, text.len - 1};
+    }
+    while (text.len > 0 && strchr(" \t\r", text.s[text.len - 1])) {
+        text.len--;
+    }
+    return text;
+}
+
 int64_t du_sv_find(du_sv hay, du_sv needle, size_t from);
 
 /* A growing buffer. Start from {0}; append; look at `failed` once at the end: after a failed

@@ -132,14 +132,9 @@ void du_plan_done(du_plan *plan) {
     plan->entries = NULL;
 }
 
-/* Row r of the output is this row of the source. Interleaved rows 2i and 2i+1 of a head are rows i
- * and i + Dh/2 of the halves. */
+/* Row r of the output is this row of the source. */
 static int64_t source_row(const du_plan_entry *e, const du_hparams *hp, int64_t r) {
-    if (!e->permute) {
-        return r;
-    }
-    int64_t Dh = hp->k_dim, head = r / Dh * Dh, i = r % Dh;
-    return head + (e->to_interleaved ? i / 2 + i % 2 * (Dh / 2) : i % (Dh / 2) * 2 + i / (Dh / 2));
+    return e->permute ? du_rope_row(hp, r, e->to_interleaved) : r;
 }
 
 /* A piece of rows on its way from a matrix to the writer. */
@@ -160,13 +155,14 @@ static void make_row(void *arg, int64_t i, int64_t i_thread) {
     const piece *p = arg;
     int64_t cols = p->e->out.cols, row = source_row(p->e, p->hp, p->row0 + i);
     uint8_t *to = p->packed + (size_t)i * p->row_bytes;
-    if (p->m && p->m->dtype == p->e->type && !p->m->aux) {
+    if (p->m && p->m->dtype == p->e->type && !p->m->aux && !p->m->adapter) {
         memcpy(to, du_mat_row(p->m, row), p->row_bytes);
         return;
     }
     float *y = p->f32 + i * cols;
     if (p->m) {
         du_mat_unpack_row(y, p->m, row);
+        du_mat_adapt_row(y, p->m, row);
     } else {
         memcpy(y, p->composed + row * cols, (size_t)cols * sizeof *y);
     }

@@ -1,5 +1,6 @@
 /* Writing a loaded model into either container, tensor by tensor, in number types of choice. Only a
- * few megabytes are held at a time, whatever the model's size. */
+ * few megabytes are held at a time, whatever the model's size. A matrix with an adapter is written
+ * as their sum. */
 #ifndef DU_MODEL_CONVERT_H
 #define DU_MODEL_CONVERT_H
 

@@ -25,6 +25,13 @@ typedef struct {
     du_convert_stats *stats;
 } du_plan;
 
+/* Rows 2i and 2i+1 of an interleaved head are rows i and i + Dh/2 of its halves: the row of one
+ * order that is row r of the other. */
+static inline int64_t du_rope_row(const du_hparams *hp, int64_t r, bool to_interleaved) {
+    int64_t Dh = hp->k_dim, head = r / Dh * Dh, i = r % Dh;
+    return head + (to_interleaved ? i / 2 + i % 2 * (Dh / 2) : i % (Dh / 2) * 2 + i / (Dh / 2));
+}
+
 typedef void du_put_bytes_fn(void *writer, const void *bytes, size_t n);
 
 /* Lists every tensor that the container gets, in the order of the table, layer by layer. */

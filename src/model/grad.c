@@ -19,6 +19,11 @@ static int64_t n_experts(const du_grad *g) {
     return g->params->model->hp.router.n_expert;
 }
 
+/* Layers behind the trunk that are computed. */
+static int64_t n_nextn(const du_params *params) {
+    return params->adapters ? 0 : du_model_n_nextn(params->model);
+}
+
 du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params *how,
                    du_diag *diag) {
     const du_model *model = params->model;
@@ -26,7 +31,7 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
         return du_fail(diag, DU_EUNSUPPORTED, "%s: no training of this architecture",
                        model->arch->name);
     }
-    if (du_model_n_nextn(model) > 1) {
+    if (n_nextn(params) > 1) {
         return du_fail(diag, DU_EUNSUPPORTED,
                        "num_nextn_predict_layers is %lld: one such layer can be trained",
                        (long long)model->hp.n_nextn);
@@ -38,7 +43,7 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
     g->params = params;
     g->how = *how;
     g->values = du_mem_reserve((size_t)params->n_values * sizeof(float));
-    g->n_layers = model->hp.n_layer + du_model_n_nextn(model);
+    g->n_layers = model->hp.n_layer + n_nextn(params);
     g->counts = du_alloc_zero((size_t)(g->n_layers * n_experts(g)), sizeof *g->counts);
     g->layers = du_alloc_zero((size_t)g->n_layers, sizeof *g->layers);
     g->balance = du_alloc_zero((size_t)g->n_layers, sizeof *g->balance);

@@ -78,7 +78,9 @@ static void place_block(du_model *model, du_params *p, const float *block) {
 }
 
 void du_params_point(du_params *p, const float *block) {
-    place_block(p->model, p, block);
+    if (!p->adapters) {
+        place_block(p->model, p, block);
+    }
 }
 
 /* The lists of experts that the table's fields want. */
@@ -136,6 +138,7 @@ void du_params_free(du_params *p) {
     du_model_close(p->model);
     du_mem_unreserve(p->values, (size_t)p->n_values * sizeof(float));
     du_free(p->at);
+    du_free(p->adapters);
     du_free(p);
 }
 

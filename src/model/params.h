@@ -21,12 +21,15 @@ typedef struct {
 } du_param;
 
 typedef struct {
-    du_model *model;             /* its matrices lie in `shown` */
+    du_model *model;             /* its matrices lie in `shown`; with adapters, in its files */
     const float *shown;          /* `values`, or another block of the same layout */
     float *values;               /* [n_values], 64-byte aligned; between tensors zeros */
     int64_t n_values, n_weights; /* with and without what lies between */
     du_param *at;
     int64_t n;
+    /* Of a frozen model (model/lora.h): [n / 2], that of at[2 i] and at[2 i + 1], A and B. NULL:
+     * the values are the model's own */
+    du_adapter *adapters;
 } du_params;
 
 /* A model of zeros with the shape that a Hugging Face config.json says; also for gradients, which
@@ -44,7 +47,7 @@ DU_NODISCARD
 du_err du_params_load(du_params *params, const du_model *from, du_diag *diag);
 
 /* Lets the model's matrices and vectors lie in another block [n_values], borrowed; params->values:
- * in their own again. */
+ * in their own again. Adapters stay where they are. */
 void du_params_point(du_params *params, const float *block);
 
 /* Fills matrices with normal numbers of that standard deviation, norms with 1, biases with 0. A

@@ -10,7 +10,7 @@
 #include "model/params.h"
 #include "test.h"
 
-enum { ORACLE_MAX = 512 }; /* values of a sequence's queries, and of all else at once */
+enum { ORACLE_MAX = 2048 }; /* values of a sequence's queries, and of all else at once */
 
 typedef struct {
     const du_params *params;

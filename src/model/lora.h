@@ -1,0 +1,79 @@
+/* Low-rank adapters of a frozen model (Hu et al. 2021, arXiv 2106.09685): y = W x + s B A x with A
+ * [r,K] and B [N,r] of any of its linear layers but the router and the output matrix. The model
+ * stays as it lies in its files, in whatever number types; only A and B are values that training
+ * changes, so gradients, moments and checkpoints are those of a small du_params.
+ *
+ * On the disk an adapter is what the peft library writes and reads: adapter_config.json and
+ * adapter_model.safetensors with base_model.model.MODULE.lora_A.weight and .lora_B.weight, MODULE
+ * being Hugging Face's name of the layer, rows in Hugging Face's order. */
+#ifndef DU_MODEL_LORA_H
+#define DU_MODEL_LORA_H
+
+#include "formats/safetensors.h"
+#include "model/params.h"
+
+enum { DU_LORA_RANK_MAX = 4096 };
+
+/* Which layers get an adapter, and what it is. */
+typedef struct {
+    int64_t rank;
+    double scale; /* s: alpha / rank */
+    /* Is it wanted for the module "model.layers.0.self_attn.q_proj"? NULL: for none */
+    bool (*wants)(const void *user, const char *module);
+    const void *user;
+} du_lora;
+
+/* Adapters of zeros over a model, which is taken over, also on failure. Layers behind the trunk get
+ * none and are not computed. Where a file holds keys and values of latent attention apart
+ * (attn_k_b, attn_v_b), the one matrix that training wants of both is made from them, F32, in
+ * memory. out  free with du_params_free; untouched on failure Returns DU_OK, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_lora_new(du_params **out, du_model *model, const du_lora *lora, du_diag *diag);
+
+/* A: uniform in +-1/sqrt(K), as the peft library has it (He et al. 2015 with a = sqrt(5)); B: 0. A
+ * tensor's numbers depend on the seed and its name alone. */
+void du_lora_init(du_params *params, uint64_t seed);
+
+/* Does a list of names, separated by commas, choose the module? A name does that is the module's or
+ * its end behind a dot, as in the peft library's target_modules; "all-linear" and an empty list
+ * choose all. */
+bool du_lora_is_target(const char *targets, const char *module);
+
+/* Every name of the list chooses at least one module of the model. Returns DU_OK, DU_EINVAL naming
+ * one that does not. */
+DU_NODISCARD
+du_err du_lora_check_targets(const char *targets, const du_model *model, du_diag *diag);
+
+/* Writes the two files into dir, which exists. base: the name of the frozen model, targets as
+ * above: both are for adapter_config.json. Returns DU_OK, DU_EIO, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_lora_write(const du_params *params, const char *dir, const char *base,
+                     const char *targets, double alpha, du_diag *diag);
+
+/* An adapter on the disk. */
+typedef struct {
+    du_lora lora; /* wants what the file holds; valid where this struct is not moved */
+    du_st *st;
+} du_lora_file;
+
+/* Opens a directory with the two files. out: for du_lora_file_close; empty on failure.
+ * Returns DU_OK, DU_ENOENT, DU_EIO, DU_EFORMAT, DU_EUNSUPPORTED (what changes the meaning of an
+ * adapter and is not computed here: rank_pattern, alpha_pattern, DoRA, biases, ...), DU_ELIMIT,
+ * DU_ENOMEM. */
+DU_NODISCARD
+du_err du_lora_file_open(du_lora_file *out, const char *dir, du_diag *diag);
+void du_lora_file_close(du_lora_file *file);
+
+/* The values of all adapters. Returns DU_OK, DU_EFORMAT (a tensor is missing, of another shape or
+ * type, not finite, or of no linear layer of the model), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_lora_load(du_params *params, const du_lora_file *file, du_diag *diag);
+
+/* Folds adapters of matrices that the architecture derives others from (kv_b of latent attention)
+ * into those, F32 in memory, and derives them again, so that du_convert_gguf writes the sum. (All
+ * others it adds on the way.) Returns DU_OK, DU_ENOMEM, and the errors of an architecture's finish.
+ */
+DU_NODISCARD
+du_err du_lora_fold_derived(du_params *params, du_diag *diag);
+
+#endif
