@@ -7,6 +7,9 @@
  *         state.safetensors    per weight NAME what the optimizer has of it: m.NAME, v.NAME,
  * mean.NAME state.json           where the run stands; each other file's length and checksum
  *
+ * With lora.rank there are adapter_model.safetensors and adapter_config.json (model/lora.h) instead
+ * of the model and its config.json.
+ *
  *     state.json = {"format": "dure training state", "version": 1, "step", "micro_batch", "data":
  *                   a checksum, "best": {"step", "loss"} or null,
  *                   "config": {key: text}, the keys that alter results,
@@ -34,7 +37,9 @@
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 #include "model/convert.h"
+#include "model/lora.h"
 
+#define ADAPTER_CONFIG "adapter_config.json"
 static const char format_name[] = "dure training state";
 enum { VERSION = 1, STATE_BYTES_MAX = 1 << 20, N_BLOCKS = 3 };
 
@@ -225,8 +230,13 @@ static du_err write_state(const du_checkpoint *c, const char *dir, const du_trai
 
 /* A file that du_checkpoint_save writes, or a temporary one that becomes it. */
 static bool is_ours(const char *name) {
-    static const char *const names[] = {"config.json", "state.json", "state.safetensors",
-                                        "model.safetensors", "model.safetensors.index.json"};
+    static const char *const names[] = {"config.json",
+                                        "state.json",
+                                        "state.safetensors",
+                                        "model.safetensors",
+                                        "model.safetensors.index.json",
+                                        "adapter_model.safetensors",
+                                        ADAPTER_CONFIG};
     char whole[64];
     const char *tmp = strstr(name, ".tmp-");
     size_t n = tmp && strlen(tmp) == 13 ? (size_t)(tmp - name) : strlen(name);
@@ -359,13 +369,21 @@ du_err du_checkpoint_prune(const char *out, const du_train_state *state, int64_t
     return err;
 }
 
-static du_err write_all(const char *dir, const du_checkpoint *c, const du_train_state *state,
-                        du_diag *diag) {
+static du_err write_model(const char *dir, const du_checkpoint *c, du_diag *diag) {
+    const du_train_config *config = c->config;
+    if (c->params->adapters) {
+        return du_lora_write(c->params, dir, config->init, config->lora.targets,
+                             du_train_config_lora_alpha(config), diag);
+    }
     du_convert_params params = {.pool = c->pool};
     du_convert_stats stats;
+    return du_convert_hf(c->params->model, dir, c->companions->config, &params, &stats, diag);
+}
+
+static du_err write_all(const char *dir, const du_checkpoint *c, const du_train_state *state,
+                        du_diag *diag) {
     du_err err = du_dir_make(dir, diag);
-    err = err ? err
-              : du_convert_hf(c->params->model, dir, c->companions->config, &params, &stats, diag);
+    err = err ? err : write_model(dir, c, diag);
     err = err ? err : du_companions_write(c->companions, dir, diag);
     err = err ? err : write_blocks(c, dir, diag);
     err = err ? err : write_state(c, dir, state, diag);
@@ -467,7 +485,7 @@ static du_err check_files(const char *dir, const json_t *files, du_diag *diag) {
     const char *name;
     json_t *said;
     du_err err = DU_OK;
-    if (!json_object_get(files, "config.json")) {
+    if (!json_object_get(files, "config.json") && !json_object_get(files, ADAPTER_CONFIG)) {
         return du_fail(diag, DU_EFORMAT, "state.json: no list of files");
     }
     json_object_foreach((json_t *)(uintptr_t)files, name, said) {
@@ -496,6 +514,8 @@ static du_err open_saved(du_saved *saved, int64_t step, du_diag *diag) {
     err = err ? err : check_files(saved->dir, json_object_get(json, "files"), diag);
     if (err == DU_OK) {
         saved->config = json_incref(json_object_get(json, "config"));
+    }
+    if (err == DU_OK && json_object_get(json_object_get(json, "files"), "config.json")) {
         err = load_json(&saved->model_config, saved->dir, "config.json", DU_HF_CONFIG_BYTES_MAX,
                         diag);
     }
@@ -567,20 +587,35 @@ static du_err read_blocks(const char *path, const block *blocks, int64_t n, cons
     return err;
 }
 
-du_err du_saved_load(const du_saved *saved, du_params *params, du_optim *optim, du_diag *diag) {
-    block weights = {"", params->values}, blocks[N_BLOCKS];
-    int64_t n = list_blocks(blocks, optim);
+static du_err load_model(const du_saved *saved, du_params *params, du_diag *diag) {
+    block weights = {"", params->values};
     du_hf *hf = NULL;
     du_err err = du_hf_open(&hf, saved->dir, diag);
     if (err == DU_OK && !du_hf_weights_path(hf)) {
         err = du_fail(diag, DU_EFORMAT, "%s: no weights", saved->dir);
     }
     err = err ? err : read_blocks(du_hf_weights_path(hf), &weights, 1, params, diag);
+    du_hf_close(hf);
+    return err;
+}
+
+static du_err load_adapters(const du_saved *saved, du_params *params, du_diag *diag) {
+    du_lora_file file;
+    du_err err = du_lora_file_open(&file, saved->dir, diag);
+    err = err ? err : du_lora_load(params, &file, diag);
+    du_lora_file_close(&file);
+    return err;
+}
+
+du_err du_saved_load(const du_saved *saved, du_params *params, du_optim *optim, du_diag *diag) {
+    block blocks[N_BLOCKS];
+    int64_t n = list_blocks(blocks, optim);
+    du_err err =
+        params->adapters ? load_adapters(saved, params, diag) : load_model(saved, params, diag);
     if (err == DU_OK && n > 0) {
         char *path = du_path_join(saved->dir, "state.safetensors");
         err = read_blocks(path, blocks, n, params, diag);
         du_free(path);
     }
-    du_hf_close(hf);
     return err;
 }

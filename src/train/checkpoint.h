@@ -1,5 +1,6 @@
-/* Checkpoints: OUT/step-NNNNNN/, a Hugging Face directory that every command opens, with what a run
- * needs to go on as if it had never stopped. The layout is described in checkpoint.c.
+/* Checkpoints: OUT/step-NNNNNN/, a Hugging Face directory that every command opens, or the adapters
+ * of one, with what a run needs to go on as if it had never stopped. The layout is described in
+ * checkpoint.c.
  *
  * One process at a time works in OUT; the callers hold its lock. */
 #ifndef DU_TRAIN_CHECKPOINT_H
@@ -39,7 +40,7 @@ typedef struct {
     char *dir;
     du_train_state state;
     json_t *config;       /* of the run, as du_train_config_kept gives it */
-    json_t *model_config; /* config.json */
+    json_t *model_config; /* config.json; NULL: the checkpoint holds adapters */
 } du_saved;
 
 /* Opens the checkpoint of a step and compares each file with its length and checksum.
@@ -50,7 +51,8 @@ DU_NODISCARD
 du_err du_saved_open(du_saved *out, const char *dir_of_run, int64_t step, du_diag *diag);
 void du_saved_close(du_saved *saved);
 
-/* Its weights and moments into a model of config.json's shape and an optimizer of the run's kind.
+/* Its weights and moments into a model of config.json's shape, or adapters of the run's, and an
+ * optimizer of the run's kind.
  * Returns DU_OK, DU_EFORMAT (tensors missing, too many, of another shape or type), DU_EIO,
  * DU_ENOMEM. */
 DU_NODISCARD

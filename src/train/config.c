@@ -189,24 +189,14 @@ static du_err unknown_key(du_sv name, const char *where, du_diag *diag) {
                    where, word, near ? ", did you mean " : "", near ? near : "");
 }
 
-static du_sv trim(du_sv text) {
-    while (text.len > 0 && strchr(" \t\r", text.s[0])) {
-        text = (du_sv){text.s + 1, text.len - 1};
-    }
-    while (text.len > 0 && strchr(" \t\r", text.s[text.len - 1])) {
-        text.len--;
-    }
-    return text;
-}
-
 du_err du_train_config_set(du_train_config *config, du_sv name, du_sv value, const char *where,
                            du_diag *diag) {
-    const du_train_key *key = find_key(trim(name));
+    const du_train_key *key = find_key(du_sv_trim(name));
     if (!key) {
-        return unknown_key(trim(name), where, diag);
+        return unknown_key(du_sv_trim(name), where, diag);
     }
     du_str text = {0};
-    du_str_add_sv(&text, trim(value));
+    du_str_add_sv(&text, du_sv_trim(value));
     du_err err = text.failed ? du_fail_nomem(diag, "the configuration")
                              : set_key(config, key, du_str_get(&text), where, diag);
     du_str_done(&text);
@@ -234,7 +224,7 @@ static du_sv without_comment(du_sv line) {
 
 static du_err read_line(du_train_config *config, du_sv line, const char *where,
                         bool seen[DU_TRAIN_KEYS_MAX], du_diag *diag) {
-    line = trim(without_comment(line));
+    line = du_sv_trim(without_comment(line));
     if (line.len == 0) {
         return DU_OK;
     }
@@ -242,7 +232,7 @@ static du_err read_line(du_train_config *config, du_sv line, const char *where,
     if (equals < 0) {
         return du_fail(diag, DU_EINVAL, "%s: no `=`: lines are `key = value`", where);
     }
-    du_sv name = trim((du_sv){line.s, (size_t)equals});
+    du_sv name = du_sv_trim((du_sv){line.s, (size_t)equals});
     const du_train_key *key = find_key(name);
     if (key && seen[key - du_train_keys]) {
         return du_fail(diag, DU_EINVAL, "%s: %s is given twice", where, key->name);
@@ -283,6 +273,25 @@ static du_err missing(const char *what, du_diag *diag) {
     return du_fail(diag, DU_EINVAL, "%s (`dure train --keys` lists the keys)", what);
 }
 
+double du_train_config_lora_alpha(const du_train_config *config) {
+    return config->lora.alpha > 0 ? config->lora.alpha : 2 * (double)config->lora.rank;
+}
+
+/* Adapters are all that changes, so nothing else can be asked to. */
+static du_err check_lora(const du_train_config *config, du_diag *diag) {
+    bool given = *config->lora.targets || config->lora.alpha > 0;
+    const char *wrong = *config->init == '\0'    ? "it needs init, the model to adapt"
+                        : *config->qat.type      ? "qat.type rounds weights that do not change"
+                        : config->mtp.weight > 0 ? "mtp.weight: that block has no adapters"
+                        : config->router.bias_step > 0 ? "router.bias_step: the router is frozen"
+                                                       : NULL;
+    if (config->lora.rank == 0) {
+        return given ? missing("lora.rank is missing: lora.alpha and lora.targets go with it", diag)
+                     : DU_OK;
+    }
+    return wrong ? du_fail(diag, DU_EINVAL, "lora.rank: %s", wrong) : DU_OK;
+}
+
 du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     bool tokens = *config->data.tokens != '\0', shards = *config->data.shards != '\0';
     if (*config->init == '\0' && !json_object_get(config->model, "model_type")) {
@@ -306,7 +315,7 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     if (config->data.token_bytes == 3) {
         return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
     }
-    return DU_OK;
+    return check_lora(config, diag);
 }
 
 /* The value as it would be written in a file; "" of a model key that is not given. */

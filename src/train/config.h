@@ -62,6 +62,11 @@ typedef struct {
         char *type;
     } qat;
     struct {
+        int64_t rank;
+        double alpha;
+        char *targets;
+    } lora;
+    struct {
         int64_t every, keep;
     } checkpoint;
     struct {
@@ -94,6 +99,9 @@ du_err du_train_config_read(du_train_config *config, const char *path, du_diag *
  * model.arch. Returns DU_OK or DU_EINVAL naming the key that is missing. */
 DU_NODISCARD
 du_err du_train_config_check(const du_train_config *config, du_diag *diag);
+
+/* lora.alpha, or what it is where it is not given: 2 lora.rank. */
+double du_train_config_lora_alpha(const du_train_config *config);
 
 /* The keys that alter results and are not at their default, as {key: text of the value}: what a
  * checkpoint keeps. NULL when memory is short. */

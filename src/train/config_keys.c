@@ -110,6 +110,15 @@ const du_train_key du_train_keys[] = {
            "a type of `dure quantize`, or F8_E4M3: passes see weights rounded to it, so that the "
            "model "
            "is trained for that file"),
+    X_INT(lora.rank, "lora.rank", 0, 0, 4096, "", true,
+          "rank of the adapters that are trained instead of init's weights, which stay as they are "
+          "in their file; 0: none"),
+    X_REAL(lora.alpha, "lora.alpha", 0, 0, 1e6, "", true,
+           "adapters count alpha / rank; 0: 2 lora.rank"),
+    X_TEXT(lora.targets, "lora.targets", "names", true,
+           "which linear layers get an adapter: names or ends of names, as `q_proj,v_proj`, "
+           "separated by commas; not given, or all-linear: all but the router and the output "
+           "matrix, experts too"),
     X_INT(checkpoint.every, "checkpoint.every", 0, 0, STEPS_MAX, "steps", false,
           "steps between checkpoints; 0: only the last"),
     X_INT(checkpoint.keep, "checkpoint.keep", 3, 1, 1 << 20, "checkpoints", false,

@@ -124,7 +124,9 @@ static du_err go_on(du_run *run, const du_saved *saved, du_diag *diag) {
         return p->companions(p->user, p->config, &run->companions, diag);
     }
     err = err ? err : du_companions_read(&run->companions, saved->dir, diag);
-    return err ? err : du_companions_take_ids(&run->companions, saved->model_config, diag);
+    return err || !saved->model_config
+               ? err
+               : du_companions_take_ids(&run->companions, saved->model_config, diag);
 }
 
 /* Does the error lie in the checkpoint, so that one before it may do? */

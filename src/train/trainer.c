@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "model/convert.h"
+#include "model/lora.h"
 #include "train/schedule.h"
 
 /* config.json of what init names. */
@@ -40,6 +41,10 @@ static du_err shape_of_keys(json_t **out, const json_t *keys, du_diag *diag) {
 
 du_err du_trainer_shape(json_t **out, const du_train_config *config, du_diag *diag) {
     json_t *shape = NULL;
+    if (config->lora.rank > 0) {
+        *out = NULL;
+        return DU_OK;
+    }
     du_err err = *config->init ? shape_of_init(&shape, config->init, diag)
                                : shape_of_keys(&shape, config->model, diag);
     if (err != DU_OK) {
@@ -97,6 +102,25 @@ static du_err make_grad(du_trainer *t, du_diag *diag) {
     return du_grad_new(&t->grad, t->params, &how, diag);
 }
 
+static bool is_target(const void *user, const char *module) {
+    return du_lora_is_target(user, module);
+}
+
+/* The adapters of init's model, which stays in its files. */
+static du_err make_adapters(du_trainer *t, du_diag *diag) {
+    const du_train_config *config = t->config;
+    double alpha = du_train_config_lora_alpha(config);
+    du_lora lora = {config->lora.rank, alpha / (double)config->lora.rank, is_target,
+                    config->lora.targets};
+    du_model *model = NULL;
+    du_err err = du_model_open(&model, config->init, diag);
+    if (err == DU_OK && (err = du_lora_check_targets(config->lora.targets, model, diag)) != DU_OK) {
+        du_model_close(model);
+        return err;
+    }
+    return err ? err : du_lora_new(&t->params, model, &lora, diag);
+}
+
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                       const json_t *shape, du_diag *diag) {
     du_trainer *t = du_alloc_zero(1, sizeof *t);
@@ -104,7 +128,8 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
         return du_fail_nomem(diag, "the trainer");
     }
     *t = (du_trainer){.config = config, .ctx = ctx};
-    du_err err = du_params_new(&t->params, shape, diag);
+    du_err err =
+        config->lora.rank > 0 ? make_adapters(t, diag) : du_params_new(&t->params, shape, diag);
     err = err ? err : check_keys(t, diag);
     err = err ? err : du_optim_init(&t->optim, config, t->params, diag);
     err = err ? err : make_grad(t, diag);
@@ -144,12 +169,22 @@ static du_err load_init(du_trainer *t, du_diag *diag) {
     return err;
 }
 
-du_err du_trainer_begin(du_trainer *t, du_diag *diag) {
+static du_err begin_weights(du_trainer *t, du_diag *diag) {
     double deviation = 0.006; /* of DeepSeek-V3 (arXiv 2412.19437, section 4.2) */
     du_err err = du_json_get_f64(t->config->model, "initializer_range", &deviation, diag);
     if (err == DU_OK) {
         du_params_init(t->params, deviation, (uint64_t)t->config->seed);
         err = *t->config->init ? load_init(t, diag) : DU_OK;
+    }
+    return err;
+}
+
+du_err du_trainer_begin(du_trainer *t, du_diag *diag) {
+    du_err err = DU_OK;
+    if (t->config->lora.rank > 0) {
+        du_lora_init(t->params, (uint64_t)t->config->seed);
+    } else {
+        err = begin_weights(t, diag);
     }
     if (err == DU_OK && t->optim.mean) {
         memcpy(t->optim.mean, t->params->values, (size_t)t->params->n_values * sizeof(float));

@@ -32,21 +32,24 @@ typedef struct {
 } du_trainer;
 
 /* The config.json of the model that the configuration begins with: that of init, or model.*.
- * json_decref *out. Returns DU_OK, the errors of du_model_open, DU_EINVAL (model.* do not make a
- * model; seq_len is longer than its context), DU_ENOMEM. */
+ * json_decref *out. NULL with lora.rank, where du_trainer_new opens init. Returns DU_OK, the errors
+ * of du_model_open, DU_EINVAL (model.* do not make a model; seq_len is longer than its context),
+ * DU_ENOMEM. */
 DU_NODISCARD
 du_err du_trainer_shape(json_t **out, const du_train_config *config, du_diag *diag);
 
 /* Weights and moments are zeros, there is no data.
- * shape  a config.json
+ * shape  a config.json; not read with lora.rank
  * Returns DU_OK, DU_EFORMAT (no model's config.json), DU_EUNSUPPORTED (an architecture without a
- * backward pass, a key that needs what the model has not), DU_ENOMEM. */
+ * backward pass, a key that needs what the model has not), DU_ENOMEM; with lora.rank the errors of
+ * du_model_open and DU_EINVAL (lora.targets names no layer). */
 DU_NODISCARD
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                       const json_t *shape, du_diag *diag);
 void du_trainer_free(du_trainer *trainer); /* takes NULL */
 
-/* The weights that a run begins with: those of init, random ones by the seed where it has none.
+/* The weights that a run begins with: those of init, random ones by the seed where it has none;
+ * adapters that change nothing yet.
  * Returns DU_OK and the errors of du_model_open and du_params_load. */
 DU_NODISCARD
 du_err du_trainer_begin(du_trainer *trainer, du_diag *diag);
