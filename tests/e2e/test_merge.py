@@ -1,0 +1,162 @@
+"""`dure train` with lora.rank, and `dure merge`: what an adapter is, and that folding it in keeps the
+logits."""
+import array
+import json
+import os
+import shutil
+import struct
+import tempfile
+import unittest
+
+import program
+import tap
+
+MODELS = os.path.join(program.SOURCE, "tests", "golden", "models")
+
+
+def read_bytes(*parts):
+    with open(os.path.join(*parts), "rb") as file:
+        return file.read()
+
+
+def tensors(path):
+    data = read_bytes(path)
+    n, = struct.unpack_from("<Q", data)
+    return {name for name in json.loads(data[8:8 + n]) if name != "__metadata__"}
+
+
+class Merge(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        with open(self.path("tokens.bin"), "wb") as file:
+            array.array("H", [(i * i * 7 + i // 5) % 90 for i in range(600)]).tofile(file)
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def model(self, name):
+        return os.path.join(MODELS, name)
+
+    def train(self, out, init, *words, steps=12, status=0, **keys):
+        all_keys = {"init": init, "out": self.path(out), "steps": steps, "seq_len": 32,
+                    "batch_seqs": 2, "data.tokens": self.path("tokens.bin"), "optim.lr": 0.01,
+                    "lora.rank": 4,
+                    **{key.replace("__", "."): value for key, value in keys.items()}}
+        sets = [word for key, value in all_keys.items() for word in ("--set", f"{key}={value}")]
+        return program.run("train", "--quiet", *sets, *words, status=status)
+
+    def losses(self, out):
+        return [json.loads(line)["loss"]
+                for line in read_bytes(self.path(out), "metrics.jsonl").splitlines()]
+
+    def merge(self, *words, status=0):
+        return json.loads(program.run("merge", *words, "--json", status=status).out)
+
+    def test_a_few_steps_lower_the_loss(self):
+        for name in ("llama_tied", "deepseek_v3_noqlora", "deepseek_v3_mtp"):
+            with self.subTest(name):
+                before = {file: read_bytes(self.model(name), file)
+                          for file in os.listdir(self.model(name))
+                          if file.endswith(".safetensors")}
+                self.train(name, self.model(name), steps=20)
+                losses = self.losses(name)
+                self.assertLess(losses[-1], losses[0] - 0.5)
+                for file, data in before.items():
+                    self.assertEqual(read_bytes(self.model(name), file), data)
+
+    def test_files_are_those_of_the_adapter(self):
+        self.train("out", self.model("llama_tied"), lora__targets="q_proj,v_proj", lora__alpha=6)
+        step = self.path("out", "step-000012")
+        self.assertEqual(set(os.listdir(step)) & {"config.json", "model.safetensors"}, set())
+        config = json.loads(read_bytes(step, "adapter_config.json"))
+        self.assertEqual((config["peft_type"], config["r"], config["lora_alpha"],
+                          config["target_modules"]), ("LORA", 4, 6, ["q_proj", "v_proj"]))
+        self.assertEqual(tensors(os.path.join(step, "adapter_model.safetensors")),
+                         {f"base_model.model.model.layers.{i}.self_attn.{m}_proj.lora_{f}.weight"
+                          for i in range(2) for m in "qv" for f in "AB"})
+
+    def test_resumed_and_threads_to_the_bit(self):
+        for name in ("llama_tied", "deepseek_v3_noqlora"):
+            with self.subTest(name):
+                self.train(f"{name}-a", self.model(name), ema__decay=0.9)
+                for steps in (5, 9, 12):
+                    self.train(f"{name}-b", self.model(name), "--resume", "--threads", "2",
+                               steps=steps, ema__decay=0.9)
+                step = "step-000012"
+                files = os.listdir(self.path(f"{name}-a", step))
+                self.assertEqual(sorted(files), sorted(os.listdir(self.path(f"{name}-b", step))))
+                for file in files:
+                    self.assertEqual(read_bytes(self.path(f"{name}-a", step), file),
+                                     read_bytes(self.path(f"{name}-b", step), file), file)
+
+    def test_merged_logits(self):
+        for name in ("llama_tied", "qwen2", "deepseek_v3_noqlora", "deepseek_v3_fp8"):
+            with self.subTest(name):
+                base, step = self.model(name), self.path(name, "step-000012")
+                self.train(name, base)
+                done = self.merge(base, step, self.path(f"{name}.hf"), "--type", "f32")
+                self.assertGreater(done["adapters"], 0)
+                self.assertLess(done["difference"], 1e-4)
+                done = self.merge(base, step, self.path(f"{name}.gguf"), "--type", "f32")
+                self.assertLess(done["difference"], 1e-4)
+                # The same adapter over the same weights in the other container
+                self.assertLess(self.distance(self.path(f"{name}.hf"), self.path(f"{name}.gguf")),
+                                1e-4)
+                self.assertGreater(self.distance(base, self.path(f"{name}.hf")), 1e-2)
+
+    def distance(self, one, other):
+        """The largest difference of their logits, by the largest logit."""
+        with open(self.path("tokens.txt"), "w", encoding="ascii") as file:
+            file.write("3 5 7 11 13 17")
+        logits = []
+        for model in (one, other):
+            out = self.path("logits.npy")
+            program.run("logits", model, "--tokens-file", self.path("tokens.txt"), "-o", out,
+                        "--cache-type", "f32")
+            data = read_bytes(out)
+            logits.append(array.array("f", data[10 + struct.unpack_from("<H", data, 8)[0]:]))
+        largest = max(abs(value) for value in logits[0])
+        return max(abs(a - b) for a, b in zip(*logits)) / largest
+
+    def test_quantised_base(self):
+        for name in ("llama_tied", "deepseek_v3_noqlora"):
+            with self.subTest(name):
+                base = self.path(f"{name}.gguf")
+                program.run("convert", self.model(name), base, "--type", "q8_0")
+                self.train(name, base, steps=20)
+                losses = self.losses(name)
+                self.assertLess(losses[-1], losses[0] - 0.5)
+                step = self.path(name, "step-000020")
+                for out in ("merged.gguf", "merged"):
+                    done = self.merge(base, step, self.path(f"{name}-{out}"))
+                    self.assertIn("F32", done["types"])
+                done = self.merge(base, step, self.path(f"{name}-small.gguf"), "--type", "q8_0")
+                self.assertGreater(done["difference"], 0)  # told, whatever it is
+
+    def test_mistakes(self):
+        base = self.model("llama_tied")
+        for keys, message in (({"lora__targets": "q_porj"}, "no linear layer"),
+                              ({"lora__targets": "lm_head"}, "no linear layer"),
+                              ({"lora__rank": 0, "lora__alpha": 3}, "lora.rank is missing"),
+                              ({"qat__type": "Q8_0"}, "lora.rank: qat.type"),
+                              ({"mtp__weight": 0.1}, "lora.rank: mtp.weight"),
+                              ({"router__bias_step": 0.1}, "lora.rank: router.bias_step")):
+            with self.subTest(keys):
+                status = 1 if "lora__targets" in keys else 2
+                self.assertIn(message, self.train("bad", base, status=status, **keys).err)
+        self.train("out", base)
+        step = self.path("out", "step-000012")
+        self.assertIn("of another shape", program.run(
+            "merge", self.model("qwen2"), step, self.path("no"), status=1).err)
+        self.assertIn("no such type", program.run("merge", base, step, self.path("no"), "--type",
+                                                  "Q4_K_M", status=2).err)
+        shutil.rmtree(self.path("out", "step-000012"))
+        self.assertIn("adapter_config.json", program.run("merge", base, step, self.path("no"),
+                                                         status=1).err)
+        self.assertFalse(os.path.exists(self.path("no")))
+
+
+if __name__ == "__main__":
+    tap.main()
