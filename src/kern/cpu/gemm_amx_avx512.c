@@ -38,6 +38,12 @@ INLINE void add_tiles(int M, int N, float *c, int64_t ldc, const uint16_t *a, co
                       int64_t n_k, bool go_on) {
     size_t stride = (size_t)ldc * sizeof *c;
     float *c1 = c + T * ldc;
+    for (int r = 0; r < M * T; r++) { /* they come while the sums are made */
+        __builtin_prefetch(c + r * ldc, 1);
+        if (N == 2) {
+            __builtin_prefetch(c + r * ldc + T, 1);
+        }
+    }
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -82,7 +88,21 @@ INLINE void add_tiles(int M, int N, float *c, int64_t ldc, const uint16_t *a, co
     }
 }
 
-/* The same where C ends within the tiles: its m x n values stand aside meanwhile. */
+/* The same for the m x n values, multiples of T, that C has there */
+static void add_some(float *c, int64_t ldc, const uint16_t *a, const uint16_t *b, int64_t m,
+                     int64_t n, int64_t n_k, bool go_on) {
+    if (m > T && n > T) {
+        add_tiles(2, 2, c, ldc, a, b, n_k, go_on);
+    } else if (m > T) {
+        add_tiles(2, 1, c, ldc, a, b, n_k, go_on);
+    } else if (n > T) {
+        add_tiles(1, 2, c, ldc, a, b, n_k, go_on);
+    } else {
+        add_tiles(1, 1, c, ldc, a, b, n_k, go_on);
+    }
+}
+
+/* The same where C ends within a tile: its m x n values stand aside meanwhile. */
 static void add_part(float *c, int64_t ldc, const uint16_t *a, const uint16_t *b, int64_t m,
                      int64_t n, int64_t n_k, bool go_on) {
     _Alignas(64) float part[PANEL * PANEL];
@@ -90,15 +110,7 @@ static void add_part(float *c, int64_t ldc, const uint16_t *a, const uint16_t *b
     for (int64_t i = 0; go_on && i < m; i++) {
         memcpy(part + i * PANEL, c + i * ldc, row_bytes);
     }
-    if (m > T && n > T) {
-        add_tiles(2, 2, part, PANEL, a, b, n_k, go_on);
-    } else if (m > T) {
-        add_tiles(2, 1, part, PANEL, a, b, n_k, go_on);
-    } else if (n > T) {
-        add_tiles(1, 2, part, PANEL, a, b, n_k, go_on);
-    } else {
-        add_tiles(1, 1, part, PANEL, a, b, n_k, go_on);
-    }
+    add_some(part, PANEL, a, b, m, n, n_k, go_on);
     for (int64_t i = 0; i < m; i++) {
         memcpy(c + i * ldc, part + i * PANEL, row_bytes);
     }
@@ -111,12 +123,13 @@ static void block(float *c, int64_t ldc, const void *a_panels, const void *b_pan
     for (int64_t j = 0; j < n; j += PANEL) {
         const uint16_t *a = a_panels, *b = (const uint16_t *)b_panels + j * n_k * LINE_K;
         for (int64_t i = 0; i < m; i += PANEL, a += PANEL * n_k * LINE_K) {
-            float *at = c + i * ldc + j;
-            if (m - i >= PANEL && n - j >= PANEL) {
-                add_tiles(2, 2, at, ldc, a, b, n_k, go_on);
+            int64_t n_rows = m - i < PANEL ? m - i : PANEL, n_cols = n - j < PANEL ? n - j : PANEL;
+            if (n_rows == PANEL && n_cols == PANEL) {
+                add_tiles(2, 2, c + i * ldc + j, ldc, a, b, n_k, go_on);
+            } else if (n_rows % T == 0 && n_cols % T == 0) {
+                add_some(c + i * ldc + j, ldc, a, b, n_rows, n_cols, n_k, go_on);
             } else {
-                add_part(at, ldc, a, b, m - i < PANEL ? m - i : PANEL,
-                         n - j < PANEL ? n - j : PANEL, n_k, go_on);
+                add_part(c + i * ldc + j, ldc, a, b, n_rows, n_cols, n_k, go_on);
             }
         }
     }
