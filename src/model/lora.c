@@ -9,7 +9,7 @@
 #include "base/str.h"
 #include "model/lora_int.h"
 
-enum { ALIGN_VALUES = DU_ALIGN / sizeof(float) };
+enum { ALIGN_VALUES = DU_ALIGN / sizeof(float), SAMPLE_BYTES = 4096 };
 
 /* A matrix that can have an adapter. */
 static bool is_linear(const du_model *model, const du_weight_def *def, int64_t layer) {
@@ -225,6 +225,21 @@ du_err du_lora_check_targets(const char *targets, const du_model *model, du_diag
         }
     }
     return DU_OK;
+}
+
+uint64_t du_lora_base_sum(const du_params *p) {
+    const du_weights *files = p->model->files;
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < du_weights_n(files); i++) {
+        const du_weight *w = du_weights_at(files, i);
+        size_t n = w->n_bytes < SAMPLE_BYTES ? w->n_bytes : SAMPLE_BYTES;
+        sum = du_checksum(sum, w->name, strlen(w->name));
+        sum = du_checksum(sum, w->type_name, strlen(w->type_name));
+        sum = du_checksum(sum, w->dims, sizeof w->dims);
+        sum = du_checksum(sum, w->data, n);
+        sum = du_checksum(sum, (const char *)w->data + w->n_bytes - n, n);
+    }
+    return sum;
 }
 
 /* The sum of a matrix and its adapter instead of both. */

@@ -69,6 +69,10 @@ void du_lora_file_close(du_lora_file *file);
 DU_NODISCARD
 du_err du_lora_load(du_params *params, const du_lora_file *file, du_diag *diag);
 
+/* Tells files of a frozen model from others: a checksum of names, types, sizes, and the first and
+ * last few kilobytes of every tensor. */
+uint64_t du_lora_base_sum(const du_params *params);
+
 /* Folds adapters of matrices that the architecture derives others from (kv_b of latent attention)
  * into those, F32 in memory, and derives them again, so that du_convert_gguf writes the sum. (All
  * others it adds on the way.) Returns DU_OK, DU_ENOMEM, and the errors of an architecture's finish.

@@ -8,7 +8,7 @@
  * mean.NAME state.json           where the run stands; each other file's length and checksum
  *
  * With lora.rank there are adapter_model.safetensors and adapter_config.json (model/lora.h) instead
- * of the model and its config.json.
+ * of the model and its config.json, and "base" in state.json, a checksum of the frozen model.
  *
  *     state.json = {"format": "dure training state", "version": 1, "step", "micro_batch", "data":
  *                   a checksum, "best": {"step", "loss"} or null,
@@ -196,14 +196,20 @@ static du_err sum_json(uint64_t *sum, const json_t *value, du_diag *diag) {
 }
 
 static json_t *json_of_state(const du_checkpoint *c, const du_train_state *s, json_t *files) {
-    char data[SUM_BYTES];
+    char data[SUM_BYTES], base[SUM_BYTES];
     json_t *best = s->best_step > 0 ? json_pack("{s:I, s:f}", "step", (json_int_t)s->best_step,
                                                 "loss", s->best_loss)
                                     : json_null();
-    return json_pack("{s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o}", "format", format_name, "version",
-                     VERSION, "step", (json_int_t)s->step, "micro_batch",
-                     (json_int_t)s->micro_batch, "data", sum_text(data, s->data), "best", best,
-                     "config", du_train_config_kept(c->config), "files", files);
+    json_t *json = json_pack("{s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o}", "format", format_name,
+                             "version", VERSION, "step", (json_int_t)s->step, "micro_batch",
+                             (json_int_t)s->micro_batch, "data", sum_text(data, s->data), "best",
+                             best, "config", du_train_config_kept(c->config), "files", files);
+    if (json && s->base != 0 &&
+        json_object_set_new(json, "base", json_string(sum_text(base, s->base))) != 0) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
 }
 
 static du_err write_state(const du_checkpoint *c, const char *dir, const du_train_state *state,
@@ -456,6 +462,9 @@ static du_err read_state(du_train_state *s, const json_t *json, du_diag *diag) {
     err = err ? err : need_i64(json, "step", 1, INT64_MAX, &s->step, diag);
     err = err ? err : need_i64(json, "micro_batch", 0, INT64_MAX, &s->micro_batch, diag);
     err = err ? err : need_sum(json, "data", &s->data, diag);
+    if (err == DU_OK && json_object_get(json, "base")) {
+        err = need_sum(json, "base", &s->base, diag);
+    }
     if (err == DU_OK && json_is_object(best)) {
         err = need_i64(best, "step", 1, INT64_MAX, &s->best_step, diag);
         err = err ? err : du_json_get_f64(best, "loss", &s->best_loss, diag);

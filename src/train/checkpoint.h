@@ -14,6 +14,7 @@ typedef struct {
     int64_t step;        /* steps done */
     int64_t micro_batch; /* the number of the next one of the training data */
     uint64_t data;       /* checksum of the training data */
+    uint64_t base;       /* du_lora_base_sum of the frozen model; 0: there is none */
     int64_t best_step;   /* the checkpoint with the lowest validation loss, 0: none */
     double best_loss;    /* of that */
 } du_train_state;

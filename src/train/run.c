@@ -14,6 +14,7 @@
 
 #include "base/dir.h"
 #include "base/file.h"
+#include "model/lora.h"
 
 struct du_run {
     du_run_params params;
@@ -103,6 +104,19 @@ static du_err load(du_trainer **out, const du_run *run, const du_saved *saved, d
     return DU_OK;
 }
 
+static uint64_t base_sum(const du_trainer *t) {
+    return t->params->adapters ? du_lora_base_sum(t->params) : 0;
+}
+
+static du_err check_base(const du_run *run, const du_saved *saved, du_diag *diag) {
+    return base_sum(run->trainer) == saved->state.base
+               ? DU_OK
+               : du_fail(diag, DU_EINVAL,
+                         "%s: is not what it was when the run was begun: its adapters would not "
+                         "fit",
+                         run->params.config->init);
+}
+
 static du_err check_data(const du_run *run, const du_saved *saved, du_diag *diag) {
     const du_train_config *config = run->params.config;
     return du_loader_checksum(run->trainer->data) == saved->state.data
@@ -119,6 +133,7 @@ static du_err go_on(du_run *run, const du_saved *saved, du_diag *diag) {
     run->state = saved->state;
     du_err err = du_trainer_open_data(run->trainer, diag);
     err = err ? err : check_data(run, saved, diag);
+    err = err ? err : check_base(run, saved, diag);
     err = err ? err : set_saved(run, saved->state.step, diag);
     if (err == DU_OK && *p->config->tokenizer && p->companions) {
         return p->companions(p->user, p->config, &run->companions, diag);
@@ -238,6 +253,7 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     du_train_state state = {.step = t->step,
                             .micro_batch = t->step * config->accumulate,
                             .data = du_loader_checksum(t->data),
+                            .base = base_sum(t),
                             .best_step = run->state.best_step,
                             .best_loss = run->state.best_loss};
     du_checkpoint c = {.config = config,

@@ -91,6 +91,20 @@ class Merge(unittest.TestCase):
                     self.assertEqual(read_bytes(self.path(f"{name}-a", step), file),
                                      read_bytes(self.path(f"{name}-b", step), file), file)
 
+    def test_another_base_is_refused(self):
+        base = shutil.copytree(self.model("llama_tied"), self.path("base"))
+        self.train("out", base, steps=4)
+        file = os.path.join(base, "model.safetensors")
+        data = bytearray(read_bytes(file))
+        data[-5] ^= 1
+        with open(file, "wb") as out:
+            out.write(data)
+        self.assertIn("is not what it was", self.train("out", base, "--resume", status=1).err)
+        data[-5] ^= 1
+        with open(file, "wb") as out:
+            out.write(data)
+        self.train("out", base, "--resume")
+
     def test_merged_logits(self):
         for name in ("llama_tied", "qwen2", "deepseek_v3_noqlora", "deepseek_v3_fp8"):
             with self.subTest(name):
