@@ -60,7 +60,7 @@ static du_err start(du_shards_writer *w, const char *dir, du_diag *diag) {
     w->bytes = du_alloc_zero(1, (size_t)w->layout.bytes);
     char *index = du_path_join(dir, DU_SHARDS_INDEX);
     bool ok = w->dir && w->bytes && index;
-    for (int i = 0; i < DU_SHARDS_PARTS; i++) {
+    for (du_shards_part i = 0; i < DU_SHARDS_PARTS; i++) {
         w->parts[i].files = json_array();
         ok = ok && w->parts[i].files;
     }
@@ -92,13 +92,13 @@ du_err du_shards_writer_open(du_shards_writer **out, const char *dir,
 }
 
 /* The path of a part's i-th file, du_free. */
-static char *path_of(const du_shards_writer *w, int i_part, int64_t i) {
+static char *path_of(const du_shards_writer *w, du_shards_part i_part, int64_t i) {
     char name[32];
-    du_shards_name(name, (du_shards_part)i_part, i);
+    du_shards_name(name, i_part, i);
     return du_path_join(w->dir, name);
 }
 
-static du_err open_file(du_shards_writer *w, int i_part, du_diag *diag) {
+static du_err open_file(du_shards_writer *w, du_shards_part i_part, du_diag *diag) {
     part *p = &w->parts[i_part];
     char *path = path_of(w, i_part, p->n_files);
     du_err err = path ? du_writer_open(&p->file, path, diag) : du_fail_nomem(diag, "shards");
@@ -111,7 +111,7 @@ static du_err open_file(du_shards_writer *w, int i_part, du_diag *diag) {
 }
 
 /* Gives the open file its header and its name. */
-static du_err finish_file(du_shards_writer *w, int i_part, du_diag *diag) {
+static du_err finish_file(du_shards_writer *w, du_shards_part i_part, du_diag *diag) {
     part *p = &w->parts[i_part];
     du_shards_header header = {.version = DU_SHARDS_VERSION,
                                .token_bytes = (uint32_t)w->layout.token_bytes,
@@ -122,7 +122,7 @@ static du_err finish_file(du_shards_writer *w, int i_part, du_diag *diag) {
     uint8_t bytes[DU_SHARDS_HEADER_BYTES];
     char name[32];
     du_shards_header_write(bytes, &header);
-    du_shards_name(name, (du_shards_part)i_part, p->n_files);
+    du_shards_name(name, i_part, p->n_files);
     du_write_at(p->file, 0, bytes, sizeof bytes);
     du_err err = du_writer_commit(p->file, diag);
     du_writer_close(p->file);
@@ -189,7 +189,7 @@ static du_err write_index(const du_shards_writer *w, const json_t *about, du_dia
 
 du_err du_shards_writer_commit(du_shards_writer *w, const json_t *about, du_diag *diag) {
     du_err err = DU_OK;
-    for (int i = 0; i < DU_SHARDS_PARTS && err == DU_OK; i++) {
+    for (du_shards_part i = 0; i < DU_SHARDS_PARTS && err == DU_OK; i++) {
         err = w->parts[i].file ? finish_file(w, i, diag) : DU_OK;
     }
     err = err ? err : write_index(w, about, diag);
@@ -199,7 +199,7 @@ du_err du_shards_writer_commit(du_shards_writer *w, const json_t *about, du_diag
 
 /* Removes the files that have got their names, and the folder when it is empty then. */
 static void remove_files(const du_shards_writer *w) {
-    for (int i = 0; i < DU_SHARDS_PARTS; i++) {
+    for (du_shards_part i = 0; i < DU_SHARDS_PARTS; i++) {
         for (int64_t k = 0; k < w->parts[i].n_files; k++) {
             char *path = path_of(w, i, k);
             if (path) {
@@ -215,7 +215,7 @@ void du_shards_writer_close(du_shards_writer *w) {
     if (!w) {
         return;
     }
-    for (int i = 0; i < DU_SHARDS_PARTS; i++) {
+    for (du_shards_part i = 0; i < DU_SHARDS_PARTS; i++) {
         du_writer_close(w->parts[i].file);
         json_decref(w->parts[i].files);
     }

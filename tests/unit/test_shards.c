@@ -206,18 +206,19 @@ static void damage_is_told(void **state) {
     du_diag_reset(&diag);
     assert_ok(read_all(dir, &diag), &diag);
     du_free(bytes);
+#define INDEX                                                                                      \
+    "{\"format\": \"dure shards\", \"version\": 1, \"seq_len\": 12, \"vocab\": 1000, "             \
+    "\"token_bytes\": 2, \"parts\": "
+#define PART(sum, n)                                                                               \
+    "{\"train\": {\"sequences\": " sum                                                             \
+    ", \"checksum\": \"0000000000000000\", \"files\": [{\"sequences\": " n "}]}}}"
     static const char *const indexes[] = {
         "{}",
         "{\"format\": \"dure shards\", \"version\": 2}",
         "{\"format\": \"dure shards\", \"version\": 1}",
-        "{\"format\": \"dure shards\", \"version\": 1, \"seq_len\": 12, \"vocab\": 1000, "
-        "\"token_bytes\": 2, \"parts\": {\"train\": {\"sequences\": 51, "
-        "\"checksum\": \"0000000000000000\", \"files\": [{\"sequences\": 50}]}}}",
-        "{\"format\": \"dure shards\", \"version\": 1, \"seq_len\": 12, \"vocab\": 1000, "
-        "\"token_bytes\": 2, \"parts\": {\"train\": {\"sequences\": 49, "
-        "\"checksum\": \"0000000000000000\", \"files\": [{\"sequences\": 49}]}}}",
-        "{\"format\": \"dure shards\", \"version\": 1, \"seq_len\": 12, \"vocab\": 1000, "
-        "\"token_bytes\": 2, \"parts\": {}}",
+        INDEX PART("51", "50"),
+        INDEX PART("49", "49"),
+        INDEX "{}}",
     };
     for (size_t i = 0; i < sizeof indexes / sizeof indexes[0]; i++) {
         test_tmp_write(&tmp, "index.json", indexes[i], strlen(indexes[i]));
