@@ -11,6 +11,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -212,6 +213,34 @@ class Training(Base):
         self.assertEqual(self.files("a", 3)["tokenizer.json"], self.files("a", 2)["tokenizer.json"])
         self.assertIn("tokenizer = nowhere", self.train(
             "b", keys={"steps": 1, "tokenizer": "nowhere"}, status=1).err)
+
+    def test_the_guide(self):
+        """The steps of docs/TRAINING.md with its files, fewer chats and shorter training."""
+        example = os.path.join(program.SOURCE, "examples", "train")
+        chats, tokenizer, packed = (self.path(name) for name in ("chats.jsonl", "tok", "packed"))
+        done = subprocess.run([sys.executable, os.path.join(example, "problems.py"), "200"],
+                              capture_output=True, check=True)
+        with open(chats, "wb") as file:
+            file.write(done.stdout)
+        program.run("tokenizer", "train", "--vocab", 2048, "--special", "<|user|>", "--special",
+                    "<|assistant|>", "--token", "<think>", "--token", "</think>", "-o", tokenizer,
+                    chats)
+        shutil.copy(os.path.join(example, "chat_template.jinja"), tokenizer)
+        program.run("data", "pack", "--tokenizer", tokenizer, "--seq-len", 256, "--validation",
+                    0.1, "-o", packed, chats)
+        keys = {"out": self.path("small"), "tokenizer": tokenizer, "data.shards": packed,
+                "data.validation": packed, "steps": 2, "schedule.decay_steps": 1, "batch_seqs": 1}
+        done = program.run("train", os.path.join(example, "small.conf"), *(
+            word for key, value in keys.items() for word in ("--set", f"{key}={value}")))
+        checkpoint = self.path("small", "step-000002")
+        self.assertEqual(done.out, checkpoint + "\n")
+        first, second = self.metrics("small")
+        self.assertAlmostEqual(first["loss"], math.log(2048), delta=0.2)
+        self.assertIn("validation", second)
+        self.assertEqual(program.read(checkpoint, "chat_template.jinja"),
+                         program.read(example, "chat_template.jinja"))
+        asked = program.run("run", checkpoint, "--temp", "0", "-n", "3", "-p", "3+4는?", "--json")
+        self.assertEqual(len(json.loads(asked.out)["tokens"]), 3)
 
     def test_same_as_the_reference(self):
         """20 steps from the reference implementation's weights (tests/golden/README.md)."""
