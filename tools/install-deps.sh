@@ -26,6 +26,8 @@ build    library:libzstd          libzstd-dev             libzstd-devel         
 build    library:libedit          libedit-dev             libedit-devel              libedit
 test     command:python3          python3                 python3                    python
 test     library:cmocka           libcmocka-dev           libcmocka-devel            cmocka
+extra    command:mpirun           openmpi-bin             openmpi                    openmpi
+extra    library:ompi-c           libopenmpi-dev          openmpi-devel              openmpi
 extra    command:git              git                     git                        git
 extra    command:valgrind         valgrind                valgrind                   valgrind
 extra    command:clang            clang                   clang                      clang

@@ -154,7 +154,7 @@ static const char man_rest[] =
     ".TP\n0\ndone\n"
     ".TP\n1\nfailed: one line on standard error says what, where and why\n"
     ".TP\n2\nthe command line was wrong\n"
-    ".TP\n130\ninterrupted by SIGINT, SIGTERM or SIGHUP\n"
+    ".TP\n130\ninterrupted by SIGINT, SIGTERM, SIGHUP or SIGUSR1\n"
     ".SH ENVIRONMENT\n"
     ".TP\n\\fBNO_COLOR\\fR\nwhen not empty: no colours on terminals\n"
     ".TP\n\\fBTERM\\fR\n\\fIdumb\\fR: neither colours nor progress bars\n"

@@ -1,7 +1,10 @@
 /* dure train: a run by its configuration, from its beginning or from where it stopped.
  *
  * The first signal ends the run behind the step that is being computed, with a checkpoint; the
- * second one ends the process, which costs the steps since the last checkpoint. */
+ * second one ends the process, which costs the steps since the last checkpoint.
+ *
+ * Among ranks a signal to one of them counts for all. Rank 0 alone speaks, and its exit status is
+ * that of the whole: the others end with 0 unless they have lost the rest. */
 #include <math.h>
 #include <stdio.h>
 
@@ -12,6 +15,7 @@
 #include "cli/cli.h"
 #include "cli/interrupt.h"
 #include "cli/out.h"
+#include "cli/ranks.h"
 #include "cli/transfer.h"
 #include "train/run.h"
 
@@ -25,6 +29,7 @@ static du_opt_list sets;
 static bool keys, as_json, resume, overwrite, quiet, pin;
 static int64_t n_threads;
 static int isa;
+static du_ranks *ranks;
 
 static const du_opt opts[] = {
     DU_OPTION_LIST(0, "set", "KEY=VALUE", &sets,
@@ -37,7 +42,8 @@ static const du_opt opts[] = {
     DU_OPTION_FLAG(0, "overwrite", &overwrite, "remove the run that the folder holds, and begin"),
     DU_OPTION_FLAG('q', "quiet", &quiet, "show no progress"),
     DU_OPTION_INT('t', "threads", "N", &n_threads, 1, 1024,
-                  "threads to compute with (default: one per physical core)"),
+                  "threads to compute with (default: one per physical core, shared by the "
+                  "processes on this machine)"),
     DU_OPTION_FLAG(0, "pin", &pin, "bind each thread to a core of its own"),
     DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
                      "kernels to use (auto: the best this machine has)"),
@@ -158,12 +164,15 @@ static void tell_end(const du_run *run, const char *config, du_err err) {
 }
 
 static du_err do_steps(du_run *run, view *v, du_diag *diag) {
-    du_err err = DU_OK;
-    while (err == DU_OK && !du_run_done(run) && !du_cli_interrupted()) {
+    bool stopped = du_cli_interrupted();
+    du_err err = du_ranks_any(ranks, &stopped, diag);
+    while (err == DU_OK && !du_run_done(run) && !stopped) {
         du_metrics m;
         err = du_run_step(run, &m, diag);
         if (err == DU_OK) {
             show(v, &m);
+            stopped = du_cli_interrupted();
+            err = du_ranks_any(ranks, &stopped, diag);
         }
     }
     if (err == DU_OK && !du_run_done(run)) {
@@ -179,6 +188,7 @@ static du_err train(const du_train_config *config, const char *path, du_ctx *ctx
                                    : overwrite ? DU_RUN_OVERWRITE
                                                : DU_RUN_NEW,
                             .ctx = ctx,
+                            .ranks = ranks,
                             .companions = companions,
                             .note = note};
     du_run *run = NULL;
@@ -193,8 +203,11 @@ static du_err train(const du_train_config *config, const char *path, du_ctx *ctx
     if (v.live && v.n > 0) {
         fputc('\n', stderr);
     }
-    tell_end(run, path, err);
-    if (err == DU_OK) {
+    bool first = du_ranks_rank(ranks) == 0;
+    if (first) {
+        tell_end(run, path, err);
+    }
+    if (err == DU_OK && first) {
         printf("%s\n", du_run_saved(run));
     }
     du_run_close(run);
@@ -206,17 +219,38 @@ static du_err compute(const du_train_config *config, const char *path, du_diag *
     du_isa level = isa > 0 ? (du_isa)(isa - 1) : du_isa_best();
     du_ctx ctx = {.kern = du_kern_get(level), .same_bits = true};
     if (!ctx.kern) {
-        return du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
-                       du_isa_name(level));
+        du_err lacks = du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
+                               du_isa_name(level));
+        return du_ranks_agree(ranks, lacks, diag);
     }
-    du_err err = du_pool_new(&ctx.pool, n_threads > 0 ? n_threads : du_cpu_n_cores(), pin, diag);
+    int64_t share = du_cpu_n_cores() / (ranks ? ranks->link.n_here : 1);
+    share = share > 0 ? share : 1;
+    du_err err = du_pool_new(&ctx.pool, n_threads > 0 ? n_threads : share, pin, diag);
     if (err == DU_OK) {
         ctx.scratch = du_arena_new(SCRATCH_CHUNK);
-        err = ctx.scratch ? train(config, path, &ctx, diag) : du_fail_nomem(diag, "activations");
+        err = ctx.scratch ? DU_OK : du_fail_nomem(diag, "activations");
     }
+    err = du_ranks_agree(ranks, err, diag);
+    err = err ? err : train(config, path, &ctx, diag);
     du_arena_free(ctx.scratch);
     du_pool_free(ctx.pool);
     return err;
+}
+
+/* By the configuration at path, NULL: that of --set alone. */
+static du_cli_status train_as(const char *path, du_diag *diag) {
+    du_train_config config;
+    du_err err = du_train_config_init(&config, diag);
+    if (err != DU_OK) {
+        return du_cli_fail(du_ranks_agree(ranks, err, diag));
+    }
+    err = du_ranks_agree(ranks, read_config(&config, path, diag), diag);
+    du_cli_status status = err == DU_EINVAL ? DU_CLI_USAGE : du_cli_fail(err);
+    if (err == DU_OK) {
+        status = du_cli_fail(compute(&config, path, diag));
+    }
+    du_train_config_done(&config);
+    return status;
 }
 
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
@@ -228,23 +262,23 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     if (as_json) {
         return du_cli_misuse(diag, "--json goes with --keys");
     }
+    if (pin && du_cli_ranks_wanted()) {
+        return du_cli_misuse(diag, "--pin: mpirun binds the processes it starts (--bind-to)");
+    }
     if (resume && overwrite) {
         return du_cli_misuse(diag, "--resume keeps what --overwrite removes: choose one");
     }
-    const char *path = n_args > 0 ? args[0] : NULL;
-    du_train_config config;
-    du_err err = du_train_config_init(&config, diag);
+    du_err err = du_cli_ranks_open(&ranks, diag);
     if (err != DU_OK) {
         return du_cli_fail(err);
     }
-    err = read_config(&config, path, diag);
-    du_cli_status status = err == DU_EINVAL ? DU_CLI_USAGE : du_cli_fail(err);
-    if (err == DU_OK) {
-        status = du_cli_fail(compute(&config, path, diag));
-    }
-    du_train_config_done(&config);
+    bool first = du_ranks_rank(ranks) == 0;
+    quiet = quiet || !first;
+    du_cli_status status = train_as(n_args > 0 ? args[0] : NULL, diag);
+    bool told = !first && !ranks->lost; /* by rank 0 */
+    du_ranks_close(ranks);
     du_opt_list_done(&sets);
-    return status;
+    return told ? DU_CLI_DONE : status;
 }
 
 const du_cli_command du_cli_train = {
@@ -256,9 +290,12 @@ const du_cli_command du_cli_train = {
         "set with --set too. Checkpoints are Hugging Face directories, OUT/step-NNNNNN, which the "
         "other commands take for a MODEL; OUT/metrics.jsonl gets a line per step. SIGINT and "
         "SIGTERM end the run behind the step at hand, with a checkpoint. A run that goes on with "
-        "--resume gives the bytes of one that never stopped, and so do other numbers of threads. "
+        "--resume gives the bytes of one that never stopped, and so do other numbers of threads, "
+        "and "
+        "of processes: `mpirun -n N dure train CONFIG` spreads a run over N. "
         "docs/TRAINING.md explains it.",
     .example = "dure train run.conf --threads 8\n"
+               "mpirun -n 4 --bind-to none dure train run.conf\n"
                "dure train run.conf --resume --set steps=20000\n"
                "dure train --keys",
     .opts = opts,

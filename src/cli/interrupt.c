@@ -27,7 +27,7 @@ void du_cli_interrupt_install(void) {
     if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) {
         wake[0] = wake[1] = -1;
     }
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {

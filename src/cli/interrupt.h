@@ -1,6 +1,6 @@
-/* SIGINT, SIGTERM and SIGHUP. Unless a command catches them they remove half-written files and end
- * the program with status 130. What the parent process ignores (nohup, a shell's background job)
- * stays ignored. */
+/* SIGINT, SIGTERM, SIGHUP and SIGUSR1 (which mpirun hands on). Unless a command catches them they
+ * remove half-written files and end the program with status 130. What the parent process ignores
+ * (nohup, a shell's background job) stays ignored. */
 #ifndef DU_CLI_INTERRUPT_H
 #define DU_CLI_INTERRUPT_H
 

@@ -24,6 +24,25 @@ static int64_t n_nextn(const du_params *params) {
     return params->adapters ? 0 : du_model_n_nextn(params->model);
 }
 
+static int64_t out_values(const du_grad *g) {
+    const du_mat *w = &g->params->model->top.output;
+    return w->rows * w->cols;
+}
+
+static bool take_terms(du_grad *g) {
+    const du_model *model = g->params->model;
+    bool next = n_nextn(g->params) > 0;
+    const bool wanted[DU_GRAD_TERMS_MAX] = {next, model->hp.tied, next};
+    bool good = true;
+    for (int i = 0; i < DU_GRAD_TERMS_MAX && g->how.apart && !g->params->adapters; i++) {
+        if (wanted[i]) {
+            g->terms[i] = du_mem_reserve((size_t)out_values(g) * sizeof(float));
+            good = good && g->terms[i];
+        }
+    }
+    return good;
+}
+
 du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params *how,
                    du_diag *diag) {
     const du_model *model = params->model;
@@ -46,18 +65,13 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
     g->n_layers = model->hp.n_layer + n_nextn(params);
     g->counts = du_alloc_zero((size_t)(g->n_layers * n_experts(g)), sizeof *g->counts);
     g->layers = du_alloc_zero((size_t)g->n_layers, sizeof *g->layers);
-    g->balance = du_alloc_zero((size_t)g->n_layers, sizeof *g->balance);
-    if (!g->values || !g->counts || !g->layers || !g->balance) {
+    g->balances = du_alloc_zero((size_t)how->n_leaves + 1, sizeof *g->balances);
+    if (!g->values || !g->counts || !g->layers || !g->balances || !take_terms(g)) {
         du_grad_free(g);
         return du_fail_nomem(diag, "the gradients");
     }
     *out = g;
     return DU_OK;
-}
-
-static int64_t out_values(const du_grad *g) {
-    const du_mat *w = &g->params->model->top.output;
-    return w->rows * w->cols;
 }
 
 void du_grad_free(du_grad *g) {
@@ -70,10 +84,13 @@ void du_grad_free(du_grad *g) {
         du_mem_unreserve(g->out_nodes[1][l], (size_t)out_values(g) * sizeof(float));
         du_mem_unreserve(g->next_nodes[l], (size_t)out_values(g) * sizeof(float));
     }
+    for (int i = 0; i < DU_GRAD_TERMS_MAX; i++) {
+        du_mem_unreserve(g->terms[i], (size_t)out_values(g) * sizeof(float));
+    }
     du_mem_unreserve(g->values, (size_t)g->params->n_values * sizeof(float));
     du_arena_free(g->arena);
     du_free(g->counts);
-    du_free(g->balance);
+    du_free(g->balances);
     du_free(g->layers);
     du_free(g);
 }
@@ -198,9 +215,15 @@ static du_err layers_bwd(const du_grad_run *r) {
         return err;
     }
     du_sums sums = r->train.sums;
-    sums.add = model->hp.tied; /* to the output matrix's */
-    return du_embed_bwd(r->pass.ctx, &sums, du_sums_grad(&sums, model->top.embed.data), r->dx,
-                        r->pass.rows->tokens, r->pass.T, model->hp.n_vocab, model->hp.d_model);
+    float *grad = du_sums_grad(&sums, model->top.embed.data), *nodes[DU_LEAF_LEVELS];
+    if (model->hp.tied && grad) { /* behind the output matrix's */
+        du_sums_nodes(&sums, grad, nodes);
+        sums =
+            du_grad_term_sums(r->grad, DU_TERM_EMBED, &model->top.embed, grad, sums.leaves, nodes);
+        grad = sums.grads;
+    }
+    return du_embed_bwd(r->pass.ctx, &sums, grad, r->dx, r->pass.rows->tokens, r->pass.T,
+                        model->hp.n_vocab, model->hp.d_model);
 }
 
 /* cos, sin and -sin of all rows. */
@@ -270,7 +293,7 @@ static du_err backward(du_grad_run *r, du_objective *objective) {
     float *dnext = next ? DU_SCRATCH(r->pass.ctx, float, n_values) : NULL;
     if (leaves->first == 0) {
         memset(g->counts, 0, (size_t)(g->n_layers * n_experts(g)) * sizeof *g->counts);
-        memset(g->balance, 0, (size_t)g->n_layers * sizeof *g->balance);
+        memset(g->balances, 0, (size_t)g->how.n_leaves * sizeof *g->balances);
     }
     du_err err = next && !dnext ? DU_ENOMEM : DU_OK;
     if (err == DU_OK && !leaves->last) {
@@ -321,10 +344,20 @@ const int64_t *du_grad_counts(const du_grad *g) {
     return n_experts(g) > 0 ? g->counts : NULL;
 }
 
-double du_grad_balance(const du_grad *g) {
-    double sum = 0;
-    for (int64_t i = 0; i < g->n_layers; i++) {
-        sum += du_leaf_sum_get(&g->balance[i]);
+const double *du_grad_balances(const du_grad *g) {
+    return g->balances;
+}
+
+du_grad_parts du_grad_get_parts(du_grad *g) {
+    const du_mat *embed = &g->params->model->top.embed, *out = &g->params->model->top.output;
+    const du_mat *const of[DU_GRAD_TERMS_MAX] = {out, embed, embed};
+    du_grad_parts parts = {
+        .values = g->values, .counts = g->counts, .n_counts = g->n_layers * n_experts(g)};
+    for (int i = 0; i < DU_GRAD_TERMS_MAX; i++) {
+        if (g->terms[i]) {
+            int64_t offset = (const float *)of[i]->data - g->params->shown;
+            parts.terms[parts.n_terms++] = (du_grad_term){g->terms[i], offset, out_values(g)};
+        }
     }
-    return sum;
+    return parts;
 }

@@ -35,6 +35,8 @@ typedef struct {
     double seq_balance; /* weight of the balance loss of each sequence, 0: none (DeepSeek-V3, arXiv
                            2412.19437, eqs. 17-20) */
     int64_t n_leaves;   /* sequences of a step: decides how many partial sums can wait */
+    bool apart;         /* what is added to a gradient behind another sum over leaves is kept beside
+                           it (du_grad_parts), since those of several processes come first */
 } du_grad_params;
 
 typedef struct du_grad du_grad;
@@ -61,11 +63,30 @@ du_err du_grad_loss(du_ctx *ctx, du_grad *grad, const du_grad_rows *rows, du_obj
 /* [params->n_values], as params->values; the gradient of a bias that only chooses is 0. */
 const float *du_grad_values(const du_grad *grad);
 
+/* A sum over leaves that is to be added to gradients [offset, offset + n). */
+typedef struct {
+    float *values; /* [n] */
+    int64_t offset, n;
+} du_grad_term;
+
+/* The sums of a part of a step's leaves, to be made those of the step: with `apart`. */
+enum { DU_GRAD_TERMS_MAX = 3 };
+typedef struct {
+    float *values;                         /* du_grad_values */
+    du_grad_term terms[DU_GRAD_TERMS_MAX]; /* to be added in this order */
+    int64_t n_terms;
+    int64_t *counts; /* [n_counts] */
+    int64_t n_counts;
+} du_grad_parts;
+
+du_grad_parts du_grad_get_parts(du_grad *grad);
+
 /* How often each expert was chosen in the step, [layers, n_expert], the one behind the trunk last;
  * NULL for dense models. */
 const int64_t *du_grad_counts(const du_grad *grad);
 
-/* The balance loss of the step's sequences, times seq_balance, meaned over them. */
-double du_grad_balance(const du_grad *grad);
+/* The balance loss of each leaf since the step's first, times seq_balance / n_leaves; [n_leaves].
+ */
+const double *du_grad_balances(const du_grad *grad);
 
 #endif

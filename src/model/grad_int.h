@@ -44,8 +44,9 @@ struct du_grad {
     /* Of the output matrix, whose leaves are parts of sequences, from the trunk and from behind it;
      * of the embedding of next tokens. [V*D] */
     float *out_nodes[2][DU_LEAF_LEVELS], *next_nodes[DU_LEAF_LEVELS];
-    int64_t *counts;      /* [n_layers, E] */
-    du_leaf_sum *balance; /* [n_layers] */
+    int64_t *counts;                 /* [n_layers, E] */
+    double *balances;                /* [n_leaves] */
+    float *terms[DU_GRAD_TERMS_MAX]; /* [V*D], where sums are kept apart; else NULL */
     du_arena *arena;
     du_grad_layer *layers; /* [n_layers] */
     float *x, *norm;       /* [T,D] behind the trunk, and normalised */
@@ -90,6 +91,18 @@ du_err du_grad_nextn(const du_grad_run *r, float *dnext);
 /* That gradient into the embedding's, behind everything else. */
 DU_NODISCARD
 du_err du_grad_nextn_embed(const du_grad_run *r, const float *dnext);
+
+/* What is added to gradients of the embedding or the output matrix, by its place in the order. */
+enum { DU_TERM_NEXT_OUT, DU_TERM_EMBED, DU_TERM_NEXT_EMBED };
+
+/* Where such a sum goes: to the gradient [V*D] that it is added to, or to a place of its own.
+ * nodes  the levels of that gradient; borrowed */
+static inline du_sums du_grad_term_sums(const du_grad *grad, int i_term, const du_mat *weight,
+                                        float *gradient, du_leaves leaves, float *const *nodes) {
+    float *to = gradient && grad->terms[i_term] ? grad->terms[i_term] : gradient;
+    int64_t n = to ? weight->rows * weight->cols : 0;
+    return (du_sums){leaves, weight->data, to, n, nodes, to == gradient};
+}
 
 /* n values from the arena of what is kept */
 #define DU_KEEP(arena, type, n) ((type *)du_arena_alloc(arena, (size_t)(n), sizeof(type)))

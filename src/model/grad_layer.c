@@ -94,7 +94,7 @@ static du_err ffn_bwd(const du_grad_run *r, int64_t i) {
                                                    &k->moe, &balance, T)
                                 : DU_ENOMEM;
     for (int64_t s = 0; err == DU_OK && balance.balance > 0 && s < n_seq; s++) {
-        du_leaf_sum_add(&r->grad->balance[i], balance.balance * balance.losses[s]);
+        r->grad->balances[r->train.sums.leaves.first + s] += balance.balance * balance.losses[s];
     }
     if (err != DU_OK || !w->shared_gate.data) {
         return err;

@@ -96,14 +96,15 @@ du_err du_grad_nextn_embed(const du_grad_run *r, const float *dnext) {
     float *grad = du_sums_grad(&r->train.sums, embed->data);
     int64_t n_values = embed->rows * embed->cols;
     du_leaves leaves = r->train.sums.leaves;
-    du_sums sums = {leaves, embed->data, grad, grad ? n_values : 0, r->grad->next_nodes, true};
+    du_sums sums =
+        du_grad_term_sums(r->grad, DU_TERM_NEXT_EMBED, embed, grad, leaves, r->grad->next_nodes);
     const int32_t *next = next_tokens(r);
     du_err err = next ? DU_OK : DU_ENOMEM;
     if (err == DU_OK && !leaves.last) {
         err = du_sums_take_nodes(r->grad->next_nodes, n_values, leaves.first + leaves.n);
     }
     if (err == DU_OK) {
-        err = du_embed_bwd(r->pass.ctx, &sums, grad, dnext, next, r->pass.T, embed->rows,
+        err = du_embed_bwd(r->pass.ctx, &sums, sums.grads, dnext, next, r->pass.T, embed->rows,
                            embed->cols);
     }
     du_arena_release(r->pass.ctx->scratch, mark);

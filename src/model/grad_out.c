@@ -53,7 +53,10 @@ static du_err out_rows(const head *h, float *logits, int64_t row0, int64_t n, du
     }
     float *grad = du_sums_grad(&r->train.sums, w->data);
     float **nodes = r->grad->out_nodes[h->i];
-    du_sums sums = {leaves, w->data, grad, grad ? V * D : 0, nodes, h->i > 0};
+    du_sums sums = {leaves, w->data, grad, grad ? V * D : 0, nodes, false};
+    if (h->i > 0) {
+        sums = du_grad_term_sums(r->grad, DU_TERM_NEXT_OUT, w, grad, leaves, nodes);
+    }
     du_train train = {r->train.kind, sums, end};
     err = leaves.last || !grad ? DU_OK : du_sums_take_nodes(nodes, V * D, leaves.first + leaves.n);
     du_linear_grad dout = {logits, V, w, NULL};

@@ -103,32 +103,81 @@ static size_t bytes_of(const du_param *t) {
     return (size_t)(t->rows * t->cols) * sizeof(float);
 }
 
-static du_err write_blocks(const du_checkpoint *c, const char *dir, du_diag *diag) {
+static int64_t n_values_max(const du_params *p) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        int64_t n = p->at[i].rows * p->at[i].cols;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* Begins state.safetensors in dir. The tensors, all F32, are wanted in the order of their numbers.
+ */
+static du_err begin_blocks(du_st_writer **out, const du_checkpoint *c, const char *dir,
+                           du_diag *diag) {
     block blocks[N_BLOCKS];
     const du_params *p = c->params;
-    int64_t n = list_blocks(blocks, c->optim), dims[2], i;
-    du_st_writer *w = NULL;
-    if (n == 0) {
-        return DU_OK;
-    }
-    du_err err = du_st_writer_new(&w, diag);
+    int64_t n = list_blocks(blocks, c->optim), dims[2];
+    du_err err = du_st_writer_new(out, diag);
     if (err != DU_OK) {
         return err;
     }
-    du_st_writer_name(w, "state");
-    for (i = 0; i < n * p->n; i++) {
+    du_st_writer_name(*out, "state");
+    for (int64_t i = 0; i < n * p->n; i++) {
         char name[NAME_BYTES];
         const du_param *t = &p->at[i % p->n];
         int32_t n_dims = shape_of(t, dims);
-        du_st_put_tensor(w, name_in(name, &blocks[i / p->n], t), DU_F32, n_dims, dims);
+        du_st_put_tensor(*out, name_in(name, &blocks[i / p->n], t), DU_F32, n_dims, dims);
     }
-    err = du_st_writer_begin(w, dir, INT64_MAX, diag);
-    while (err == DU_OK && (i = du_st_writer_next(w)) >= 0) {
+    return du_st_writer_begin(*out, dir, INT64_MAX, diag);
+}
+
+/* What the ranks own of all tensors, to rank 0, which writes them; w NULL at the others. A tensor
+ * is collected in `whole`, which one rank that is alone does without. */
+static du_err put_blocks(const du_checkpoint *c, du_st_writer *w, float *whole, du_diag *diag) {
+    block blocks[N_BLOCKS];
+    const du_params *p = c->params;
+    const du_optim *o = c->optim;
+    int64_t n = list_blocks(blocks, o);
+    du_err err = DU_OK;
+    for (int64_t i = 0; i < n * p->n && err == DU_OK; i++) {
         const du_param *t = &p->at[i % p->n];
-        du_st_write(w, blocks[i / p->n].values + t->offset, bytes_of(t));
+        const float *values = blocks[i / p->n].values;
+        if (o->ranks) {
+            du_span wanted = {t->offset, t->offset + t->rows * t->cols};
+            err = du_ranks_collect(o->ranks, whole, values, o->spans, wanted, diag);
+        }
+        if (w && err == DU_OK && du_st_writer_next(w) == i) {
+            du_st_write(w, o->ranks ? whole : values + t->offset, bytes_of(t));
+        }
     }
-    err = err ? err : du_st_writer_commit(w, diag);
+    return err;
+}
+
+/* state.safetensors, where the optimizer has a state. `before` is what happened to the files before
+ * it: the other ranks are told. */
+static du_err write_blocks(const du_checkpoint *c, const char *dir, du_err before, du_diag *diag) {
+    block blocks[N_BLOCKS];
+    du_ranks *ranks = c->optim->ranks;
+    bool first = du_ranks_rank(ranks) == 0, any = list_blocks(blocks, c->optim) > 0;
+    du_st_writer *w = NULL;
+    float *whole =
+        ranks && first ? du_alloc_array((size_t)n_values_max(c->params), sizeof *whole) : NULL;
+    du_err err = before;
+    if (err == DU_OK && ranks && first && !whole) {
+        err = du_fail_nomem(diag, "state.safetensors");
+    }
+    if (err == DU_OK && first && any) {
+        err = begin_blocks(&w, c, dir, diag);
+    }
+    err = du_ranks_agree(ranks, err, diag);
+    err = err ? err : put_blocks(c, w, whole, diag);
+    if (err == DU_OK && w) {
+        err = du_st_writer_commit(w, diag);
+    }
     du_st_writer_close(w);
+    du_free(whole);
     return err;
 }
 
@@ -391,16 +440,19 @@ static du_err write_all(const char *dir, const du_checkpoint *c, const du_train_
     du_err err = du_dir_make(dir, diag);
     err = err ? err : write_model(dir, c, diag);
     err = err ? err : du_companions_write(c->companions, dir, diag);
-    err = err ? err : write_blocks(c, dir, diag);
+    err = write_blocks(c, dir, err, diag);
     err = err ? err : write_state(c, dir, state, diag);
     return err ? err : du_dir_sync(dir, diag);
 }
 
-du_err du_checkpoint_save(const char *out, const du_checkpoint *c, const du_train_state *state,
-                          du_diag *diag) {
+/* What rank 0 does. */
+static du_err save(const char *out, const du_checkpoint *c, const du_train_state *state,
+                   du_diag *diag) {
     char *dir = path_of(out, state->step, ""), *tmp = path_of(out, state->step, ".tmp");
     du_err err = dir && tmp ? remove_dir(tmp, diag) : du_fail_nomem(diag, out);
-    if (err == DU_OK) {
+    if (err != DU_OK) {
+        err = write_blocks(c, NULL, err, diag);
+    } else {
         err = write_all(tmp, c, state, diag);
         if (err == DU_OK && du_dir_exists(dir)) {
             err = du_checkpoint_remove(out, state->step, diag);
@@ -415,6 +467,14 @@ du_err du_checkpoint_save(const char *out, const du_checkpoint *c, const du_trai
     du_free(dir);
     du_free(tmp);
     return err;
+}
+
+du_err du_checkpoint_save(const char *out, const du_checkpoint *c, const du_train_state *state,
+                          du_diag *diag) {
+    du_ranks *ranks = c->optim->ranks;
+    du_err err =
+        du_ranks_rank(ranks) == 0 ? save(out, c, state, diag) : write_blocks(c, NULL, DU_OK, diag);
+    return du_ranks_agree(ranks, err, diag);
 }
 
 /* The value of a key that must be there, and within [min, max]. */
@@ -559,8 +619,10 @@ void du_saved_close(du_saved *saved) {
     *saved = (du_saved){0};
 }
 
-/* The values of all tensors of the model, with a prefix, into a block. */
-static du_err read_block(const du_st *st, const block *b, const du_params *p, du_diag *diag) {
+/* The values of all tensors of the model, with a prefix, into a block, as far as they lie in `own`.
+ */
+static du_err read_block(const du_st *st, const block *b, const du_params *p, du_span own,
+                         du_diag *diag) {
     for (int64_t k = 0; k < p->n; k++) {
         const du_param *t = &p->at[k];
         char name[NAME_BYTES];
@@ -575,18 +637,25 @@ static du_err read_block(const du_st *st, const block *b, const du_params *p, du
             return du_fail(diag, DU_EFORMAT, "%s: %s is of another shape or type", du_st_path(st),
                            name);
         }
-        memcpy(b->values + t->offset, got->data, bytes_of(t));
+        int64_t first = t->offset, end = first + t->rows * t->cols;
+        first = first > own.first ? first : own.first;
+        end = end < own.end ? end : own.end;
+        if (first < end) {
+            memcpy(b->values + first,
+                   (const uint8_t *)got->data + (size_t)(first - t->offset) * sizeof(float),
+                   (size_t)(end - first) * sizeof(float));
+        }
     }
     return DU_OK;
 }
 
 /* The blocks of a file that holds nothing else. */
 static du_err read_blocks(const char *path, const block *blocks, int64_t n, const du_params *p,
-                          du_diag *diag) {
+                          du_span own, du_diag *diag) {
     du_st *st = NULL;
     du_err err = path ? du_st_open(&st, path, diag) : du_fail_nomem(diag, "a path");
     for (int64_t i = 0; i < n && err == DU_OK; i++) {
-        err = read_block(st, &blocks[i], p, diag);
+        err = read_block(st, &blocks[i], p, own, diag);
     }
     if (err == DU_OK && du_st_n_tensors(st) != n * p->n) {
         err = du_fail(diag, DU_EFORMAT, "%s: %lld tensors instead of %lld", path,
@@ -598,12 +667,13 @@ static du_err read_blocks(const char *path, const block *blocks, int64_t n, cons
 
 static du_err load_model(const du_saved *saved, du_params *params, du_diag *diag) {
     block weights = {"", params->values};
+    du_span all = {0, params->n_values};
     du_hf *hf = NULL;
     du_err err = du_hf_open(&hf, saved->dir, diag);
     if (err == DU_OK && !du_hf_weights_path(hf)) {
         err = du_fail(diag, DU_EFORMAT, "%s: no weights", saved->dir);
     }
-    err = err ? err : read_blocks(du_hf_weights_path(hf), &weights, 1, params, diag);
+    err = err ? err : read_blocks(du_hf_weights_path(hf), &weights, 1, params, all, diag);
     du_hf_close(hf);
     return err;
 }
@@ -623,7 +693,7 @@ du_err du_saved_load(const du_saved *saved, du_params *params, du_optim *optim, 
         params->adapters ? load_adapters(saved, params, diag) : load_model(saved, params, diag);
     if (err == DU_OK && n > 0) {
         char *path = du_path_join(saved->dir, "state.safetensors");
-        err = read_blocks(path, blocks, n, params, diag);
+        err = read_blocks(path, blocks, n, params, optim->own, diag);
         du_free(path);
     }
     return err;

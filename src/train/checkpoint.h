@@ -29,9 +29,10 @@ typedef struct {
 } du_checkpoint;
 
 /* Writes OUT/step-NNNNNN, which is there with all of its bytes on the disk or not at all. What has
- * the name already goes once the new one is whole.
+ * the name already goes once the new one is whole. All ranks of the optimizer call it: rank 0
+ * writes, the others send what they own.
  * Returns DU_OK, DU_EIO, DU_EEXIST (files of others in a folder of that name), DU_ENOMEM,
- * DU_EUNSUPPORTED (du_convert_hf). */
+ * DU_EUNSUPPORTED (du_convert_hf); the same at all ranks. */
 DU_NODISCARD
 du_err du_checkpoint_save(const char *out, const du_checkpoint *c, const du_train_state *state,
                           du_diag *diag);
@@ -52,10 +53,9 @@ DU_NODISCARD
 du_err du_saved_open(du_saved *out, const char *dir_of_run, int64_t step, du_diag *diag);
 void du_saved_close(du_saved *saved);
 
-/* Its weights and moments into a model of config.json's shape, or adapters of the run's, and an
- * optimizer of the run's kind.
- * Returns DU_OK, DU_EFORMAT (tensors missing, too many, of another shape or type), DU_EIO,
- * DU_ENOMEM. */
+/* Its weights, and the moments that the optimizer owns, into a model of config.json's shape, or
+ * adapters of the run's, and an optimizer of the run's kind. Returns DU_OK, DU_EFORMAT (tensors
+ * missing, too many, of another shape or type), DU_EIO, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_saved_load(const du_saved *saved, du_params *params, du_optim *optim, du_diag *diag);
 

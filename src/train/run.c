@@ -7,7 +7,9 @@
  * The lines of metrics.jsonl are on the disk before the checkpoint that follows them, so a run that
  * goes on finds those of all steps before it and cuts off what lies behind. Validation happens
  * where the configuration says and not because a run is stopped, so that stopping leaves no trace.
- */
+ *
+ * Among ranks number 0 has the lock and writes; the others read what it has tidied up, decide alike
+ * because they see the same files, and are held back until all have seen them. */
 #include "train/run.h"
 
 #include <math.h>
@@ -38,8 +40,12 @@ bool du_run_done(const du_run *run) {
     return run->trainer->step >= run->params.config->steps;
 }
 
+static bool is_first(const du_run *run) {
+    return du_ranks_rank(run->params.ranks) == 0;
+}
+
 static void note(const du_run *run, const char *text) {
-    if (run->params.note) {
+    if (run->params.note && is_first(run)) {
         run->params.note(run->params.user, text);
     }
 }
@@ -93,7 +99,8 @@ static du_err check_same(const du_run *run, const du_saved *saved, du_diag *diag
 /* A trainer as it was after the checkpoint's step. */
 static du_err load(du_trainer **out, const du_run *run, const du_saved *saved, du_diag *diag) {
     du_trainer *t = NULL;
-    du_err err = du_trainer_new(&t, run->params.ctx, run->params.config, saved->model_config, diag);
+    du_err err = du_trainer_new(&t, run->params.ctx, run->params.config, saved->model_config,
+                                run->params.ranks, diag);
     err = err ? err : du_saved_load(saved, t->params, &t->optim, diag);
     if (err != DU_OK) {
         du_trainer_free(t);
@@ -181,7 +188,7 @@ static du_err begin(du_run *run, du_diag *diag) {
     const du_run_params *p = &run->params;
     json_t *shape = NULL;
     du_err err = du_trainer_shape(&shape, p->config, diag);
-    err = err ? err : du_trainer_new(&run->trainer, p->ctx, p->config, shape, diag);
+    err = err ? err : du_trainer_new(&run->trainer, p->ctx, p->config, shape, p->ranks, diag);
     err = err ? err : du_trainer_open_data(run->trainer, diag);
     err = err ? err : du_trainer_begin(run->trainer, diag);
     if (err == DU_OK && p->companions) {
@@ -191,30 +198,53 @@ static du_err begin(du_run *run, du_diag *diag) {
     return err;
 }
 
-static du_err open_run(du_run *run, du_diag *diag) {
+/* Makes or loads what is trained. *steps [*n]: the checkpoints that are there. */
+static du_err make_trainer(du_run *run, int64_t **steps, size_t *n, du_diag *diag) {
     const char *out = run->params.config->out;
-    int64_t *steps = NULL;
-    size_t n = 0;
-    du_err err = take_folder(run, diag);
-    err = err ? err : du_checkpoint_list(&steps, &n, out, diag);
-    bool used = err == DU_OK && (n > 0 || du_metrics_exist(out));
+    du_err err = du_checkpoint_list(steps, n, out, diag);
+    bool used = err == DU_OK && (*n > 0 || du_metrics_exist(out));
     if (used && run->params.how == DU_RUN_NEW) {
         err = du_fail(diag, DU_EEXIST,
                       "%s: holds a run: --resume goes on with it, --overwrite removes it", out);
     } else if (used && run->params.how == DU_RUN_RESUME) {
-        err = resume(run, steps, n, diag);
+        err = resume(run, *steps, *n, diag);
         if (err == DU_OK && !run->trainer) {
             note(run, "no checkpoint is whole: the run begins anew");
         }
     }
-    if (err == DU_OK && !run->trainer) {
-        err = begin(run, diag);
-        if (err == DU_OK && run->params.how == DU_RUN_OVERWRITE) {
-            err = empty_folder(out, steps, n, diag);
-        }
+    return err == DU_OK && !run->trainer ? begin(run, diag) : err;
+}
+
+/* Do all ranks stand where rank 0 does? */
+static du_err check_step(const du_run *run, du_diag *diag) {
+    int64_t n = du_ranks_n(run->params.ranks), step = run->trainer->step, sum = step;
+    du_err err = du_ranks_sum(run->params.ranks, run->params.ctx, &sum, 1, diag);
+    if (err == DU_OK && sum != n * step) {
+        err = du_fail(diag, DU_EINVAL,
+                      "%s: ranks find other checkpoints there: it must be the same folder for all",
+                      run->params.config->out);
+    }
+    return du_ranks_agree(run->params.ranks, err, diag);
+}
+
+static du_err open_run(du_run *run, du_diag *diag) {
+    const char *out = run->params.config->out;
+    du_ranks *ranks = run->params.ranks;
+    int64_t *steps = NULL;
+    size_t n = 0;
+    du_err err = du_ranks_agree(ranks, is_first(run) ? take_folder(run, diag) : DU_OK, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    err = du_ranks_agree(ranks, make_trainer(run, &steps, &n, diag), diag);
+    err = err ? err : check_step(run, diag);
+    if (err == DU_OK && is_first(run)) {
+        bool anew = run->params.how == DU_RUN_OVERWRITE;
+        err = anew ? empty_folder(out, steps, n, diag) : DU_OK;
+        err = err ? err : du_metrics_open(&run->metrics, out, run->trainer->step, diag);
     }
     du_free(steps);
-    return err ? err : du_metrics_open(&run->metrics, out, run->trainer->step, diag);
+    return du_ranks_agree(ranks, err, diag);
 }
 
 du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag) {
@@ -261,15 +291,22 @@ du_err du_run_save(du_run *run, du_diag *diag) {
                        .optim = &t->optim,
                        .companions = &run->companions,
                        .pool = t->ctx->pool};
+    du_ranks *ranks = run->params.ranks;
     du_err err = du_trainer_check_weights(t, diag);
-    err = err ? err : du_metrics_sync(&run->metrics, diag);
+    if (err == DU_OK && is_first(run)) {
+        err = du_metrics_sync(&run->metrics, diag);
+    }
+    err = du_ranks_agree(ranks, err, diag);
     err = err ? err : du_checkpoint_save(config->out, &c, &state, diag);
     if (err != DU_OK) {
         return err;
     }
     run->state = state;
     err = set_saved(run, t->step, diag);
-    return err ? err : du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
+    if (err == DU_OK && is_first(run)) {
+        err = du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
+    }
+    return du_ranks_agree(ranks, err, diag);
 }
 
 /* Does the step end a stretch of `every`, or the run? */
@@ -298,6 +335,9 @@ du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {
     if (run->trainer->validation && is_due(run, out->step, every > 0 ? every : save_every)) {
         err = validate(run, out, saving, diag);
     }
-    err = err ? err : du_metrics_add(&run->metrics, out, diag);
+    if (err == DU_OK && is_first(run)) {
+        err = du_metrics_add(&run->metrics, out, diag);
+    }
+    err = du_ranks_agree(run->params.ranks, err, diag);
     return err || !saving ? err : du_run_save(run, diag);
 }

@@ -6,7 +6,7 @@
  *     du_run_close
  *
  * A run that was stopped at any time and resumed writes the bytes of one that never was, tok_s
- * apart. */
+ * apart, and so do several ranks, which all call these functions and get the same errors. */
 #ifndef DU_TRAIN_RUN_H
 #define DU_TRAIN_RUN_H
 
@@ -20,7 +20,8 @@ typedef enum { DU_RUN_NEW, DU_RUN_RESUME, DU_RUN_OVERWRITE } du_run_how;
 typedef struct {
     const du_train_config *config; /* checked; borrowed until the close */
     du_run_how how;
-    du_ctx *ctx; /* borrowed until the close */
+    du_ctx *ctx;     /* borrowed until the close */
+    du_ranks *ranks; /* borrowed until the close; all see the same folder; rank 0 alone writes */
     /* Adds what checkpoints hold beside the model; called for a run that begins, and for one that
      * goes on when the configuration names a tokenizer. NULL: nothing */
     du_err (*companions)(void *user, const du_train_config *config, du_companions *c,

@@ -4,7 +4,11 @@
  * gradients in model/grad, losses here - is summed in the tree of
  * nn/leaves.h, so the same sequences give the same bits however they are spread over micro-batches.
  * The number of targets, by which losses are divided, must be known before the first gradient; so
- * the data of a step are read twice when it has several micro-batches. */
+ * the data of a step are read twice when it has several micro-batches.
+ *
+ * Ranks have the same weights. Each computes the gradients of its leaves, sums them with those of
+ * the others as far as it owns the values, updates these, and gives them to the others. Leaves are
+ * numbered from 0 within a rank, which has one node of the step's tree. */
 #include "train/trainer.h"
 
 #include <math.h>
@@ -16,6 +20,56 @@
 #include "model/convert.h"
 #include "model/lora.h"
 #include "train/schedule.h"
+
+static double sum_leaves(const double *leaves, int64_t n) {
+    du_leaf_sum sum = {0};
+    for (int64_t i = 0; i < n; i++) {
+        du_leaf_sum_add(&sum, leaves[i]);
+    }
+    return du_leaf_sum_get(&sum);
+}
+
+static int64_t n_leaves(const du_train_config *config) {
+    return config->accumulate * config->batch_seqs;
+}
+
+/* How many leaves are computed together among ranks: the largest power of two that is not more than
+ * batch_seqs and divides where parts begin and end. */
+static int64_t leaves_together(int64_t batch_seqs, int64_t n, int64_t per_rank) {
+    int64_t together = per_rank;
+    while (together > batch_seqs || n % together != 0) {
+        together /= 2;
+    }
+    return together;
+}
+
+/* Nodes of the lowest level that has no more of them than there are ranks. */
+static bool take_part(du_trainer *t) {
+    int64_t n = n_leaves(t->config), n_ranks = du_ranks_n(t->ranks), per_rank = 1;
+    while (per_rank * n_ranks < n) {
+        per_rank *= 2;
+    }
+    t->leaves = du_alloc_array((size_t)n_ranks, sizeof *t->leaves);
+    for (int64_t i = 0; t->leaves && i < n_ranks; i++) {
+        int64_t first = i * per_rank < n ? i * per_rank : n;
+        t->leaves[i] = (du_span){first, first + per_rank < n ? first + per_rank : n};
+    }
+    if (!t->leaves) {
+        return false;
+    }
+    du_span own = t->leaves[du_ranks_rank(t->ranks)];
+    t->part =
+        (du_trainer_part){own.first, own.end, t->config->batch_seqs, (n + per_rank - 1) / per_rank};
+    if (t->ranks) {
+        t->part.n_seq = leaves_together(t->config->batch_seqs, n, per_rank);
+    }
+    bool good = true;
+    for (int i = 0; i < DU_LEAF_MEASURES; i++) {
+        t->measured[i] = du_alloc_zero((size_t)n, sizeof *t->measured[i]);
+        good = good && t->measured[i];
+    }
+    return good;
+}
 
 /* config.json of what init names. */
 static du_err shape_of_init(json_t **out, const char *init, du_diag *diag) {
@@ -98,7 +152,8 @@ static du_err make_grad(du_trainer *t, du_diag *diag) {
     du_grad_params how = {.bf16 = config->dtype == DU_TRAIN_BF16,
                           .keep = (du_grad_keep)config->recompute,
                           .seq_balance = config->router.seq_balance,
-                          .n_leaves = config->accumulate * config->batch_seqs};
+                          .n_leaves = n_leaves(config),
+                          .apart = t->ranks != NULL};
     return du_grad_new(&t->grad, t->params, &how, diag);
 }
 
@@ -122,16 +177,19 @@ static du_err make_adapters(du_trainer *t, du_diag *diag) {
 }
 
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
-                      const json_t *shape, du_diag *diag) {
+                      const json_t *shape, du_ranks *ranks, du_diag *diag) {
     du_trainer *t = du_alloc_zero(1, sizeof *t);
     if (!t) {
         return du_fail_nomem(diag, "the trainer");
     }
-    *t = (du_trainer){.config = config, .ctx = ctx};
-    du_err err =
-        config->lora.rank > 0 ? make_adapters(t, diag) : du_params_new(&t->params, shape, diag);
+    *t = (du_trainer){.config = config, .ctx = ctx, .ranks = ranks};
+    du_err err = take_part(t) ? DU_OK : du_fail_nomem(diag, "the trainer");
+    if (err == DU_OK) {
+        err =
+            config->lora.rank > 0 ? make_adapters(t, diag) : du_params_new(&t->params, shape, diag);
+    }
     err = err ? err : check_keys(t, diag);
-    err = err ? err : du_optim_init(&t->optim, config, t->params, diag);
+    err = err ? err : du_optim_init(&t->optim, config, t->params, ranks, diag);
     err = err ? err : make_grad(t, diag);
     if (err == DU_OK && *config->qat.type) {
         err = du_qat_init(&t->qat, config->qat.type, t->params, diag);
@@ -155,6 +213,10 @@ void du_trainer_free(du_trainer *t) {
     du_loader_close(t->data);
     du_loader_close(t->validation);
     du_loader_batch_done(&t->batch);
+    du_free(t->leaves);
+    for (int i = 0; i < DU_LEAF_MEASURES; i++) {
+        du_free(t->measured[i]);
+    }
     du_free(t->losses);
     du_free(t->next_targets);
     du_free(t->next_losses);
@@ -186,8 +248,8 @@ du_err du_trainer_begin(du_trainer *t, du_diag *diag) {
     } else {
         err = begin_weights(t, diag);
     }
-    if (err == DU_OK && t->optim.mean) {
-        memcpy(t->optim.mean, t->params->values, (size_t)t->params->n_values * sizeof(float));
+    if (err == DU_OK) {
+        du_optim_begin(&t->optim);
     }
     return err;
 }
@@ -231,8 +293,8 @@ du_err du_trainer_open_data(du_trainer *t, du_diag *diag) {
     return err;
 }
 
-/* Adds the losses of each sequence of the batch, where rows have targets. */
-static void add_losses(const du_trainer *t, du_leaf_sum *sum, const double *losses,
+/* The losses of each sequence of the batch, where rows have targets. */
+static void put_losses(const du_trainer *t, double *leaves, const double *losses,
                        const int32_t *targets) {
     int64_t n = t->batch.seq_len;
     for (int64_t i_seq = 0; i_seq < t->batch.n_seq; i_seq++) {
@@ -240,7 +302,7 @@ static void add_losses(const du_trainer *t, du_leaf_sum *sum, const double *loss
         for (int64_t i = i_seq * n; i < (i_seq + 1) * n; i++) {
             of_seq += targets[i] >= 0 ? losses[i] : 0;
         }
-        du_leaf_sum_add(sum, of_seq);
+        leaves[i_seq] = of_seq;
     }
 }
 
@@ -260,19 +322,24 @@ static du_cross_entropy objective_of(const du_trainer *t, double scale) {
                               .losses = t->losses};
 }
 
-/* Micro-batch i of the next step. */
-static du_err read_batch(du_trainer *t, int64_t i, du_diag *diag) {
-    return du_loader_read(t->data, t->step * t->config->accumulate + i, &t->batch, diag);
+/* The batch becomes the leaves of the next step that begin with this one. */
+static du_err read_batch(du_trainer *t, int64_t leaf, du_diag *diag) {
+    int64_t first = t->step * n_leaves(t->config) + leaf;
+    t->batch.n_seq = t->part.n_seq;
+    return du_loader_read(t->data, first / t->part.n_seq, &t->batch, diag);
 }
 
-/* How many targets the step has. A single micro-batch is left in the batch. */
+/* How many targets the step has. This rank's leaves stay in the batch where they are computed
+ * together. */
 static du_err count_targets(du_trainer *t, int64_t *n_targets, du_diag *diag) {
     du_err err = DU_OK;
     *n_targets = 0;
-    for (int64_t i = 0; i < t->config->accumulate && err == DU_OK; i++) {
+    for (int64_t i = t->part.first; i < t->part.end && err == DU_OK; i += t->part.n_seq) {
         err = read_batch(t, i, diag);
         *n_targets += t->batch.n_targets;
     }
+    err = du_ranks_agree(t->ranks, err, diag);
+    err = err ? err : du_ranks_sum(t->ranks, t->ctx, n_targets, 1, diag);
     if (err == DU_OK && *n_targets == 0) {
         err = du_fail(diag, DU_EFORMAT, "step %lld: the data has no target to learn from",
                       (long long)t->step + 1);
@@ -303,34 +370,101 @@ static void end_passes(du_trainer *t) {
     du_params_point(t->params, t->params->values);
 }
 
-/* Forward and backward of all micro-batches. Mean losses into *loss and *mtp (NAN: none). */
-static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
-    int64_t accumulate = t->config->accumulate, n_seq = t->batch.n_seq, n_next = 0;
+/* Forward and backward of this rank's leaves. *n_next: how many of them have the token behind the
+ * next for a target. */
+static du_err add_part(du_trainer *t, int64_t n_targets, int64_t *n_next, du_diag *diag) {
+    const du_trainer_part *p = &t->part;
     double weight = t->config->mtp.weight;
-    du_leaf_sum sum = {0}, next_sum = {0};
-    du_err err = begin_passes(t);
-    for (int64_t i = 0; i < accumulate && err == DU_OK; i++) {
-        err = accumulate > 1 ? read_batch(t, i, diag) : DU_OK;
+    bool several = p->end - p->first > p->n_seq;
+    du_err err = p->first < p->end ? begin_passes(t) : DU_OK;
+    for (int64_t i = p->first; i < p->end && err == DU_OK; i += p->n_seq) {
+        err = several ? read_batch(t, i, diag) : DU_OK;
         du_cross_entropy objective = objective_of(t, 1 / (double)n_targets);
-        du_leaves leaves = {.first = i * n_seq, .n = n_seq, .last = i == accumulate - 1};
+        du_leaves leaves = {.first = i - p->first, .n = p->n_seq, .last = i + p->n_seq == p->end};
         du_cross_entropy next = objective;
         du_grad_rows rows = rows_of(t);
         if (weight > 0) {
-            n_next += set_next_targets(t);
+            *n_next += set_next_targets(t);
             next.targets = t->next_targets;
             next.losses = t->next_losses;
             next.scale = weight / (double)n_targets;
             rows.next = &next.base;
         }
         err = err ? err : du_grad_add(t->ctx, t->grad, &rows, &objective.base, leaves, diag);
-        add_losses(t, &sum, t->losses, t->batch.targets);
+        put_losses(t, t->measured[DU_LEAF_LOSS] + i, t->losses, t->batch.targets);
         if (weight > 0) {
-            add_losses(t, &next_sum, t->next_losses, t->next_targets);
+            put_losses(t, t->measured[DU_LEAF_NEXT_LOSS] + i, t->next_losses, t->next_targets);
         }
     }
     end_passes(t);
-    *loss = du_leaf_sum_get(&sum) / (double)n_targets;
-    *mtp = weight > 0 && n_next > 0 ? du_leaf_sum_get(&next_sum) / (double)n_next : (double)NAN;
+    memcpy(t->measured[DU_LEAF_BALANCE] + p->first, du_grad_balances(t->grad),
+           (size_t)(p->end - p->first) * sizeof(double));
+    return err;
+}
+
+/* The span of a term that lies in a span of all gradients, by numbers of the term. */
+static du_span in_term(const du_grad_term *term, du_span of) {
+    int64_t first = of.first - term->offset, end = of.end - term->offset;
+    first = first < 0 ? 0 : first > term->n ? term->n : first;
+    end = end < first ? first : end > term->n ? term->n : end;
+    return (du_span){first, end};
+}
+
+/* The gradients of all ranks, as far as this one wants them. */
+static du_err sum_gradients(du_trainer *t, const du_grad_parts *parts, du_diag *diag) {
+    int64_t n = du_ranks_n(t->ranks), rank = du_ranks_rank(t->ranks);
+    du_span *wanted = DU_SCRATCH(t->ctx, du_span, n), *of_term = DU_SCRATCH(t->ctx, du_span, n);
+    du_err err = wanted && of_term ? DU_OK : du_fail_nomem(diag, "sums of ranks");
+    err = du_ranks_agree(t->ranks, err, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    du_optim_wanted(&t->optim, wanted);
+    err = du_ranks_add(t->ranks, t->ctx, parts->values, wanted, t->part.n_ranks, diag);
+    for (int64_t i = 0; i < parts->n_terms && err == DU_OK; i++) {
+        const du_grad_term *term = &parts->terms[i];
+        for (int64_t r = 0; r < n; r++) {
+            of_term[r] = in_term(term, wanted[r]);
+        }
+        du_span own = of_term[rank];
+        err = du_ranks_add(t->ranks, t->ctx, term->values, of_term, t->part.n_ranks, diag);
+        if (err == DU_OK && own.first < own.end) {
+            t->ctx->kern->add(parts->values + term->offset + own.first, term->values + own.first,
+                              own.end - own.first);
+        }
+    }
+    return err;
+}
+
+/* What all ranks have computed becomes that of the step. */
+static du_err join_ranks(du_trainer *t, int64_t *n_next, du_diag *diag) {
+    if (!t->ranks) {
+        return DU_OK;
+    }
+    du_arena_mark mark = du_arena_get_mark(t->ctx->scratch);
+    du_grad_parts parts = du_grad_get_parts(t->grad);
+    if (t->part.first == t->part.end) { /* they are those of the last step */
+        memset(parts.counts, 0, (size_t)parts.n_counts * sizeof *parts.counts);
+    }
+    du_err err = sum_gradients(t, &parts, diag);
+    err = err ? err : du_ranks_sum(t->ranks, t->ctx, n_next, 1, diag);
+    err = err ? err : du_ranks_sum(t->ranks, t->ctx, parts.counts, parts.n_counts, diag);
+    for (int i = 0; i < DU_LEAF_MEASURES && err == DU_OK; i++) {
+        err = du_ranks_share(t->ranks, t->measured[i], sizeof(double), t->leaves, diag);
+    }
+    du_arena_release(t->ctx->scratch, mark);
+    return err;
+}
+
+/* Forward and backward of all leaves. Mean losses into *loss and *mtp (NAN: none). */
+static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
+    int64_t n = n_leaves(t->config), n_next = 0;
+    du_err err = add_part(t, n_targets, &n_next, diag);
+    err = du_ranks_agree(t->ranks, err, diag);
+    err = err ? err : join_ranks(t, &n_next, diag);
+    *loss = sum_leaves(t->measured[DU_LEAF_LOSS], n) / (double)n_targets;
+    *mtp =
+        n_next > 0 ? sum_leaves(t->measured[DU_LEAF_NEXT_LOSS], n) / (double)n_next : (double)NAN;
     return err;
 }
 
@@ -354,10 +488,15 @@ du_err du_trainer_check_weights(const du_trainer *t, du_diag *diag) {
                : DU_OK;
 }
 
-static du_err fail_not_finite(const du_trainer *t, double loss, double norm, du_diag *diag) {
+static du_err fail_not_finite(du_trainer *t, double loss, double norm, du_diag *diag) {
+    float *grads = du_grad_get_parts(t->grad).values;
+    du_err err = du_ranks_share(t->ranks, grads, sizeof *grads, t->optim.spans, diag);
+    if (err != DU_OK) {
+        return err;
+    }
     const du_param *bad = find_bad(t->params, t->params->values);
     const char *what = bad ? "" : "the gradient of ";
-    bad = bad ? bad : find_bad(t->params, du_grad_values(t->grad));
+    bad = bad ? bad : find_bad(t->params, grads);
     return du_fail(diag, DU_ELIMIT, "step %lld: the loss is %g, the gradient's norm %g: %s%s %s",
                    (long long)t->step + 1, fabs(loss), fabs(norm), what,
                    bad ? bad->name : "all weights", bad ? "is not finite" : "is too large");
@@ -405,10 +544,13 @@ static double overload_of(const du_trainer *t) {
     return n > 0 ? sum / (double)n : (double)NAN;
 }
 
-static du_err update(du_trainer *t, double norm, double lr) {
+static du_err update(du_trainer *t, double norm, double lr, du_diag *diag) {
     double longest = t->config->optim.clip;
     double clip = longest > 0 && norm > longest ? longest / norm : 1;
     du_err err = du_optim_step(t->ctx, &t->optim, du_grad_values(t->grad), t->step + 1, lr, clip);
+    err = du_ranks_agree(t->ranks, err, diag);
+    err = err ? err
+              : du_ranks_share(t->ranks, t->params->values, sizeof(float), t->optim.spans, diag);
     if (err == DU_OK) {
         move_biases(t);
         t->step++;
@@ -426,7 +568,7 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     int64_t n_targets;
     du_err err = count_targets(t, &n_targets, diag);
     err = err ? err : add_all(t, n_targets, &loss, &mtp, diag);
-    err = err ? err : du_optim_norm(t->ctx, t->params, du_grad_values(t->grad), &norm);
+    err = err ? err : du_optim_norm(t->ctx, &t->optim, du_grad_values(t->grad), &norm, diag);
     if (err != DU_OK) {
         return fail_step(t, err, diag);
     }
@@ -434,11 +576,12 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
         return fail_not_finite(t, loss, norm, diag);
     }
     double lr = du_schedule_lr(config, t->step + 1);
-    err = update(t, norm, lr);
+    err = update(t, norm, lr, diag);
     if (err != DU_OK) {
         return fail_step(t, err, diag);
     }
-    int64_t n_tokens = config->accumulate * config->batch_seqs * config->seq_len;
+    int64_t n = n_leaves(config), n_tokens = n * config->seq_len;
+    const double *balances = t->measured[DU_LEAF_BALANCE];
     bool balanced = config->router.seq_balance > 0;
     *out = (du_metrics){.step = t->step,
                         .loss = loss,
@@ -446,28 +589,50 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
                         .lr = lr,
                         .tokens = t->step * n_tokens,
                         .tok_s = (double)n_tokens / (du_clock_s() - start),
-                        .balance = balanced ? du_grad_balance(t->grad) : (double)NAN,
+                        .balance = balanced ? sum_leaves(balances, n) : (double)NAN,
                         .overload = overload_of(t),
                         .mtp = mtp,
                         .validation = (double)NAN};
     return DU_OK;
 }
 
-du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
-    int64_t n = du_loader_n_tokens(t->validation) / (t->batch.n_seq * t->batch.seq_len);
-    int64_t wanted = t->config->validate.batches, n_targets = 0;
-    n = n < 1 ? 1 : n < wanted ? n : wanted;
-    du_leaf_sum sum = {0};
-    du_err err = begin_passes(t);
-    for (int64_t i = 0; i < n && err == DU_OK; i++) {
+/* The losses of each sequence of micro-batches [own.first, own.end) of the validation data. */
+static du_err measure(du_trainer *t, du_span own, double *losses, int64_t *n_targets,
+                      du_diag *diag) {
+    t->batch.n_seq = t->config->batch_seqs;
+    du_err err = own.first < own.end ? begin_passes(t) : DU_OK;
+    for (int64_t i = own.first; i < own.end && err == DU_OK; i++) {
         err = du_loader_read(t->validation, i, &t->batch, diag);
         du_cross_entropy objective = objective_of(t, 1);
         du_grad_rows rows = rows_of(t);
         err = err ? err : du_grad_loss(t->ctx, t->grad, &rows, &objective.base, diag);
-        add_losses(t, &sum, t->losses, t->batch.targets);
-        n_targets += t->batch.n_targets;
+        put_losses(t, losses + i * t->batch.n_seq, t->losses, t->batch.targets);
+        *n_targets += t->batch.n_targets;
     }
     end_passes(t);
-    *loss = du_leaf_sum_get(&sum) / (double)n_targets;
+    return err;
+}
+
+du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
+    int64_t n_seq = t->config->batch_seqs, n_ranks = du_ranks_n(t->ranks), n_targets = 0;
+    int64_t n = du_loader_n_tokens(t->validation) / (n_seq * t->batch.seq_len);
+    int64_t wanted = t->config->validate.batches;
+    n = n < 1 ? 1 : n < wanted ? n : wanted;
+    du_arena_mark mark = du_arena_get_mark(t->ctx->scratch);
+    double *losses = DU_SCRATCH(t->ctx, double, n *n_seq);
+    du_span *spans = DU_SCRATCH(t->ctx, du_span, n_ranks);
+    du_err err = losses && spans ? DU_OK : du_fail_nomem(diag, "the validation loss");
+    if (err == DU_OK) {
+        for (int64_t i = 0; i < n_ranks; i++) {
+            spans[i] = (du_span){n * i / n_ranks, n * (i + 1) / n_ranks};
+        }
+        err = measure(t, spans[du_ranks_rank(t->ranks)], losses, &n_targets, diag);
+    }
+    err = du_ranks_agree(t->ranks, err, diag);
+    err = err ? err : du_ranks_sum(t->ranks, t->ctx, &n_targets, 1, diag);
+    size_t item_bytes = (size_t)n_seq * sizeof *losses;
+    err = err ? err : du_ranks_share(t->ranks, losses, item_bytes, spans, diag);
+    *loss = err == DU_OK ? sum_leaves(losses, n * n_seq) / (double)n_targets : (double)NAN;
+    du_arena_release(t->ctx->scratch, mark);
     return err;
 }

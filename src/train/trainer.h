@@ -15,9 +15,24 @@
 #include "train/optim.h"
 #include "train/qat.h"
 
+/* What a rank computes of a step's leaves: those that form one node of the tree over all of them.
+ * Every such node but the last one has the same power of two of leaves. */
+typedef struct {
+    int64_t first, end; /* leaves, by their number in the step */
+    int64_t n_seq;      /* that are computed together */
+    int64_t n_ranks;    /* that have leaves, the first ones */
+} du_trainer_part;
+
+/* What is measured of the leaves of a step. */
+enum { DU_LEAF_LOSS, DU_LEAF_NEXT_LOSS, DU_LEAF_BALANCE, DU_LEAF_MEASURES };
+
 typedef struct {
     const du_train_config *config; /* borrowed */
     du_ctx *ctx;                   /* borrowed */
+    du_ranks *ranks;               /* borrowed */
+    du_trainer_part part;
+    du_span *leaves;                    /* [ranks]: the leaves of each */
+    double *measured[DU_LEAF_MEASURES]; /* [leaves of a step] */
     du_params *params;
     du_optim optim;
     du_qat qat; /* with qat.type, else empty */
@@ -38,14 +53,16 @@ typedef struct {
 DU_NODISCARD
 du_err du_trainer_shape(json_t **out, const du_train_config *config, du_diag *diag);
 
-/* Weights and moments are zeros, there is no data.
+/* Weights and moments are zeros, there is no data. Among ranks all call this function and those
+ * below, and return the same.
  * shape  a config.json; not read with lora.rank
+ * ranks  borrowed
  * Returns DU_OK, DU_EFORMAT (no model's config.json), DU_EUNSUPPORTED (an architecture without a
  * backward pass, a key that needs what the model has not), DU_ENOMEM; with lora.rank the errors of
  * du_model_open and DU_EINVAL (lora.targets names no layer). */
 DU_NODISCARD
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
-                      const json_t *shape, du_diag *diag);
+                      const json_t *shape, du_ranks *ranks, du_diag *diag);
 void du_trainer_free(du_trainer *trainer); /* takes NULL */
 
 /* The weights that a run begins with: those of init, random ones by the seed where it has none;

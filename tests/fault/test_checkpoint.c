@@ -22,7 +22,7 @@ static int setup(void **state) {
     assert_ok(du_train_config_init(&config, &diag), &diag);
     assert_ok(du_params_new(&params, shape, &diag), &diag);
     du_params_init(params, 0.1, 3);
-    assert_ok(du_optim_init(&optim, &config, params, &diag), &diag);
+    assert_ok(du_optim_init(&optim, &config, params, NULL, &diag), &diag);
     assert_ok(du_companions_add(&companions, "tokenizer.json", "{}", 2, &diag), &diag);
     assert_ok(du_companions_set(&companions, "eos_token_id", json_integer(7), &diag), &diag);
     json_decref(shape);

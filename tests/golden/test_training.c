@@ -208,7 +208,7 @@ static void steps(void **state) {
         set(&config, pairs[i]);
     }
     du_optim optim;
-    assert_ok(du_optim_init(&optim, &config, f->params, &f->diag), &f->diag);
+    assert_ok(du_optim_init(&optim, &config, f->params, NULL, &f->diag), &f->diag);
     size_t n_bytes = (size_t)f->params->n_values * sizeof(float);
     float *before = du_alloc(n_bytes);
     assert_non_null(before);
@@ -217,7 +217,8 @@ static void steps(void **state) {
     for (int64_t step = 0; step < N_STEPS; step++) {
         double norm, loss = add_batch(f, grad, step);
         check_number(f, "loss", step, loss, loss_tolerance, &worst_loss);
-        assert_int_equal(du_optim_norm(&f->ctx, f->params, du_grad_values(grad), &norm), DU_OK);
+        assert_int_equal(du_optim_norm(&f->ctx, &optim, du_grad_values(grad), &norm, &f->diag),
+                         DU_OK);
         check_number(f, "grad_norm", step, norm, tolerance, &worst_norm);
         assert_ok(
             du_optim_step(&f->ctx, &optim, du_grad_values(grad), step + 1, 1e-4, fmin(1, 1 / norm)),

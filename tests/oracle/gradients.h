@@ -59,7 +59,7 @@ static inline float *gradients(const du_params *p, data *d, way w) {
     du_arena *arena = du_arena_new(1 << 16);
     assert_ok(du_pool_new(&pool, w.n_threads, false, &diag), &diag);
     du_ctx ctx = {.pool = pool, .scratch = arena, .kern = du_kern_get(test_isa())};
-    du_grad_params how = {w.bf16, w.keep, BALANCE_PERCENT / 100.0, N_SEQ};
+    du_grad_params how = {w.bf16, w.keep, BALANCE_PERCENT / 100.0, N_SEQ, false};
     assert_ok(du_grad_new(&g, p, &how, &diag), &diag);
     for (int64_t i = 0, s = 0; i < w.n_calls; i++) {
         int64_t n = (N_SEQ - s) / (w.n_calls - i), t = s * S;

@@ -59,12 +59,12 @@ static run run_make(int width, const char *optimizer, uint64_t seed) {
         du_rng rng;
         du_rng_init(&rng, seed);
         fill_tensors(r.params, r.params->values, &rng);
-        assert_ok(du_optim_init(&r.optim, &r.config, r.params, &diag), &diag);
+        assert_ok(du_optim_init(&r.optim, &r.config, r.params, NULL, &diag), &diag);
         fill_tensors(r.params, r.optim.m, &rng);
         fill_tensors(r.params, r.optim.v, &rng);
         fill_tensors(r.params, r.optim.mean, &rng);
     } else {
-        assert_ok(du_optim_init(&r.optim, &r.config, r.params, &diag), &diag);
+        assert_ok(du_optim_init(&r.optim, &r.config, r.params, NULL, &diag), &diag);
     }
     return r;
 }
@@ -159,7 +159,8 @@ static void test_no_moments(void **state) {
         set(both[i], "optim.momentum=0");
         set(both[i], "ema.decay=0");
         du_optim_done(&both[i]->optim);
-        assert_ok(du_optim_init(&both[i]->optim, &both[i]->config, both[i]->params, &diag), &diag);
+        assert_ok(du_optim_init(&both[i]->optim, &both[i]->config, both[i]->params, NULL, &diag),
+                  &diag);
     }
     du_saved saved;
     save(&a, 1);

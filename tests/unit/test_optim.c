@@ -162,13 +162,13 @@ static void run(int64_t n_threads, bool check, float *out) {
     assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
     du_params_init(params, 0.1, 3);
     du_optim optim;
-    assert_ok(du_optim_init(&optim, &config, params, &diag), &diag);
+    assert_ok(du_optim_init(&optim, &config, params, NULL, &diag), &diag);
     du_rng rng;
     du_rng_init(&rng, 9);
     for (int64_t t = 1; t <= 20; t++) {
         fill_grads(&rng);
         double norm, sum = 0;
-        assert_int_equal(du_optim_norm(&ctx, params, grads, &norm), DU_OK);
+        assert_ok(du_optim_norm(&ctx, &optim, grads, &norm, &diag), &diag);
         for (int64_t i = 0; i < params->n_values; i++) {
             sum += (double)grads[i] * (double)grads[i];
         }
@@ -249,8 +249,11 @@ static void test_norm_nan(void **state) {
     du_ctx ctx = {.kern = du_kern_get(du_isa_best()), .scratch = du_arena_new(1 << 16)};
     double norm = 0;
     grads[params->n_values / 2] = NAN;
-    assert_int_equal(du_optim_norm(&ctx, params, grads, &norm), DU_OK);
+    du_optim optim;
+    assert_ok(du_optim_init(&optim, &config, params, NULL, &diag), &diag);
+    assert_ok(du_optim_norm(&ctx, &optim, grads, &norm, &diag), &diag);
     assert_true(isnan(norm));
+    du_optim_done(&optim);
     du_arena_free(ctx.scratch);
 }
 

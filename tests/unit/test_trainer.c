@@ -72,7 +72,7 @@ static int setup(void **state) {
 static void begin(void) {
     json_t *shape = NULL;
     assert_ok(du_trainer_shape(&shape, &config, &diag), &diag);
-    assert_ok(du_trainer_new(&trainer, &ctx, &config, shape, &diag), &diag);
+    assert_ok(du_trainer_new(&trainer, &ctx, &config, shape, NULL, &diag), &diag);
     json_decref(shape);
     assert_ok(du_trainer_begin(trainer, &diag), &diag);
     assert_ok(du_trainer_open_data(trainer, &diag), &diag);
@@ -199,8 +199,8 @@ static void refused(const char *pair, const char *says) {
     json_t *shape = NULL;
     set(pair);
     assert_ok(du_trainer_shape(&shape, &config, &diag), &diag);
-    assert_fails(du_trainer_new(&trainer, &ctx, &config, shape, &diag), DU_EUNSUPPORTED, &diag,
-                 says);
+    assert_fails(du_trainer_new(&trainer, &ctx, &config, shape, NULL, &diag), DU_EUNSUPPORTED,
+                 &diag, says);
     json_decref(shape);
     du_diag_reset(&diag);
 }

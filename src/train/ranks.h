@@ -1,0 +1,99 @@
+/* Processes that train one model together, the ranks: which of them this one is, and what they
+ * exchange. NULL stands for one process that is alone: then nothing is exchanged, and every
+ * function returns at once.
+ *
+ * Every function but open and close is called by all ranks, in the same order. What moves the bytes
+ * is a plug-in (ranks_mpi.c), so that a dure that is never started by mpirun needs no MPI; all
+ * arithmetic is here, in an order that is fixed by the numbers of the ranks. */
+#ifndef DU_TRAIN_RANKS_H
+#define DU_TRAIN_RANKS_H
+
+#include "nn/ctx.h"
+
+enum { DU_RANKS_MAX = 1024, DU_RANKS_PART_BYTES = 1 << 30, DU_RANKS_LINK_VERSION = 1 };
+
+/* Bytes that go to a rank or come from it; at most DU_RANKS_PART_BYTES. */
+typedef struct {
+    void *data;
+    size_t n_bytes;
+} du_ranks_part;
+
+/* What a plug-in gives. */
+typedef struct {
+    int64_t rank, n;
+    int64_t n_here; /* ranks on this machine */
+    /* Sends send[r] to rank r and receives receive[r] from it, for all r but the own; returns when
+     * both have happened. NULL, or a static text: why a rank cannot be reached. */
+    const char *(*exchange)(const du_ranks_part *send, const du_ranks_part *receive);
+    void (*end)(void); /* behind the last exchange of all ranks */
+} du_ranks_link;
+
+/* The function that a plug-in has, by its name. NULL, or a static text: why there are no ranks. */
+#define DU_RANKS_LINK_OPEN "du_ranks_link_open"
+typedef const char *du_ranks_link_open_fn(du_ranks_link *out, int version);
+
+typedef struct {
+    du_ranks_link link;
+    void *plugin;
+    bool lost; /* an exchange has failed: no more can be asked */
+} du_ranks;
+
+/* Loads a plug-in and joins the other ranks; free with du_ranks_close.
+ * Returns DU_OK, DU_EUNSUPPORTED (the file cannot be loaded, no MPI), DU_ELIMIT (too many),
+ * DU_ENOMEM. */
+DU_NODISCARD
+du_err du_ranks_open(du_ranks **out, const char *plugin, du_diag *diag);
+void du_ranks_close(du_ranks *ranks); /* takes NULL; waits for the others unless one is lost */
+
+static inline int64_t du_ranks_n(const du_ranks *ranks) {
+    return ranks ? ranks->link.n : 1;
+}
+
+static inline int64_t du_ranks_rank(const du_ranks *ranks) {
+    return ranks ? ranks->link.rank : 0;
+}
+
+/* All functions below also return DU_EIO: a rank is lost. */
+
+/* What became of a piece of work that each rank does by itself: the error of the first rank that
+ * has one, whose message all get. */
+DU_NODISCARD
+du_err du_ranks_agree(du_ranks *ranks, du_err err, du_diag *diag);
+
+/* *flag becomes whether that of any rank is set. */
+DU_NODISCARD
+du_err du_ranks_any(du_ranks *ranks, bool *flag, du_diag *diag);
+
+/* values [n] become the sums over all ranks. Returns also DU_ENOMEM (scratch). */
+DU_NODISCARD
+du_err du_ranks_sum(du_ranks *ranks, du_ctx *ctx, int64_t *values, int64_t n, du_diag *diag);
+
+/* [first, end) of an array. */
+typedef struct {
+    int64_t first, end;
+} du_span;
+
+/* Each rank has its span of an array of items; then all have all of them. spans [n ranks] */
+DU_NODISCARD
+du_err du_ranks_share(du_ranks *ranks, void *items, size_t item_bytes, const du_span *spans,
+                      du_diag *diag);
+
+/* Rank 0 gets the values [wanted.first, wanted.end) of an array of which each rank has its span.
+ * to      [wanted.end - wanted.first] out at rank 0
+ * values  the array; only the own span is read
+ * spans   [n ranks], beside each other */
+DU_NODISCARD
+du_err du_ranks_collect(du_ranks *ranks, float *to, const float *values, const du_span *spans,
+                        du_span wanted, du_diag *diag);
+
+/* Sums arrays of n_parts ranks, the first ones, each of which has in `values` a node of the tree of
+ * nn/leaves.h, all of the same level: behind it each rank has the root in its span, and nothing of
+ * use outside it. A rank behind the first n_parts may have anything there.
+ * spans  [n ranks]; they may overlap by DU_RANKS_OVERLAP values
+ * Returns also DU_ENOMEM (scratch). */
+enum { DU_RANKS_OVERLAP = 1024 };
+DU_NODISCARD
+du_err du_ranks_add(du_ranks *ranks, du_ctx *ctx, float *values, const du_span *spans,
+                    int64_t n_parts, du_diag *diag);
+
+#endif

@@ -1,0 +1,307 @@
+"""`mpirun -n N dure train`: several processes leave the bytes of one, and end together."""
+import array
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import program
+import tap
+
+VOCAB = 64
+LLAMA = {"model.arch": "llama", "model.vocab_size": VOCAB, "model.hidden_size": 32,
+         "model.intermediate_size": 48, "model.num_hidden_layers": 2,
+         "model.num_attention_heads": 4, "model.num_key_value_heads": 2,
+         "model.initializer_range": 0.1}
+DEEPSEEK = {"model.arch": "deepseek_v3", "model.vocab_size": VOCAB, "model.hidden_size": 32,
+            "model.intermediate_size": 48, "model.num_hidden_layers": 2,
+            "model.num_attention_heads": 2, "model.q_lora_rank": 0, "model.kv_lora_rank": 16,
+            "model.qk_nope_head_dim": 8, "model.qk_rope_head_dim": 8, "model.v_head_dim": 8,
+            "model.n_routed_experts": 8, "model.num_experts_per_tok": 2,
+            "model.moe_intermediate_size": 16, "model.n_shared_experts": 1,
+            "model.first_k_dense_replace": 1, "model.tie_word_embeddings": "true",
+            "model.initializer_range": 0.1, "router.bias_step": 0.01, "router.seq_balance": 0.001,
+            "mtp.weight": 0.3}
+MODELS = {"llama": LLAMA, "deepseek": DEEPSEEK, "given": {}}
+NEW = ("llama", "deepseek")
+RUN = {"steps": 12, "seq_len": 16, "batch_seqs": 4, "accumulate": 2, "seed": 3, "optim.lr": 0.01,
+       "optim.weight_decay": 0.1, "schedule.warmup_steps": 3, "ema.decay": 0.9,
+       "validate.every": 5, "validate.batches": 3}
+# Muon's matrices go whole to a rank; 12 sequences are 8 and 4.
+OTHER = {"dtype": "bf16", "optim.name": "muon", "data.order": "shuffled", "recompute": "layer",
+         "accumulate": 3, "qat.type": "Q8_0"}
+# Shared memory between processes on this machine, and nothing that looks for a network.
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
+          "--mca", "btl", "vader,self"]
+
+
+def has_mpi():
+    cache = program.read(os.environ["DURE_BUILD_DIR"], "CMakeCache.txt")
+    return re.search(r"^OMPI_FOUND:\w+=1", cache, re.MULTILINE) is not None
+
+
+class Base(unittest.TestCase):
+    def setUp(self):
+        if not shutil.which("mpirun"):
+            self.skipTest("mpirun is missing")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        rng = random.Random(5)
+        for name, n in (("tokens.bin", 700), ("other.bin", 300)):
+            with open(self.path(name), "wb") as file:
+                array.array("H", [rng.randrange(VOCAB) for _ in range(n)]).tofile(file)
+        if not has_mpi() and self._testMethodName != "test_without_mpi":
+            self.skipTest("dure was built without MPI")
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def config(self, out, model, **more):
+        keys = {**MODELS[model], **RUN, "data.tokens": self.path("tokens.bin"),
+                "data.validation": self.path("other.bin"), "out": self.path(out), **more}
+        path = self.path(out + ".conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+        return path
+
+    def start(self, n_ranks, out, *words, model="llama", before=(), keys=None):
+        command = [program.DURE, "train", self.config(out, model, **(keys or {})), *words]
+        mpirun = [*MPIRUN, "-n", str(n_ranks), *before] if n_ranks > 1 else []
+        # What Open MPI leaves allocated at its end is not ours.
+        environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+        return subprocess.Popen([*mpirun, *command], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, env=environment)
+
+    def end(self, process, status=0, seconds=120):
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        out, err = out.decode(), err.decode()
+        self.assertEqual(process.returncode, status, out + err)
+        return out, err
+
+    def train(self, n_ranks, out, *words, status=0, **more):
+        return self.end(self.start(n_ranks, out, *words, **more), status)
+
+    def measured(self, out):
+        lines = program.json_lines(self.path(out), "metrics.jsonl")
+        return [{key: value for key, value in line.items() if key != "tok_s"} for line in lines]
+
+    def files(self, out, step):
+        folder, found = self.path(out, f"step-{step:06}"), {}
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), "rb") as file:
+                found[name] = file.read()
+        return found
+
+    def assert_same_run(self, out, other, step=12):
+        self.assertEqual(self.measured(out), self.measured(other))
+        a, b = self.files(out, step), self.files(other, step)
+        self.assertEqual(sorted(a), sorted(b))
+        for name in a:
+            self.assertTrue(a[name] == b[name], f"{name} differs")
+
+    def n_lines(self, out):
+        try:
+            return program.read(self.path(out), "metrics.jsonl").count("\n")
+        except OSError:
+            return 0
+
+    def wait_for_lines(self, out, n, process, seconds=60):
+        end = time.monotonic() + seconds
+        while self.n_lines(out) < n:
+            self.assertLess(time.monotonic(), end)
+            if process.poll() is not None:
+                self.fail(process.stderr.read())
+            time.sleep(0.01)
+
+    def runs(self, pid):
+        """Whether there is such a process, and it is no zombie that nobody has waited for."""
+        try:
+            return program.read("/proc", str(pid), "stat").rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def processes_of(self, process):
+        """The ranks that mpirun has started."""
+        found = []
+        for name in os.listdir("/proc"):
+            try:
+                if name.isdigit() and int(program.read("/proc", name, "stat").rsplit(")", 1)[1]
+                                          .split()[1]) == process.pid:
+                    found.append(int(name))
+            except OSError:
+                pass
+        return sorted(found)
+
+
+class Ranks(Base):
+    def test_same_bytes(self):
+        for model in NEW:
+            self.train(1, model, model=model)
+            for n_ranks in (2, 4):
+                with self.subTest(model, n_ranks=n_ranks):
+                    out = f"{model}{n_ranks}"
+                    shown, err = self.train(n_ranks, out, "--quiet", model=model)
+                    self.assertEqual(shown, self.path(out, "step-000012") + "\n")
+                    self.assertEqual(err, "")
+                    self.assert_same_run(model, out)
+
+    def test_other_ways(self):
+        """Uneven numbers of sequences too: 12 as 8 and 4, and as three times 4."""
+        self.train(1, "a", model="deepseek", keys=OTHER)
+        for n_ranks in (2, 3):
+            self.train(n_ranks, f"b{n_ranks}", model="deepseek", keys=OTHER)
+            self.assert_same_run("a", f"b{n_ranks}")
+        odd = {"batch_seqs": 5, "accumulate": 1, "optim.name": "sgd", "optim.momentum": 0}
+        self.train(1, "c", keys=odd)
+        self.train(2, "d", keys=odd)
+        self.assert_same_run("c", "d")
+
+    def test_adapters(self):
+        self.train(1, "start", model="deepseek")
+        keys = {"init": self.path("start", "step-000012"), "lora.rank": 4, "mtp.weight": 0}
+        self.train(1, "a", model="given", keys=keys)
+        self.train(2, "b", model="given", keys=keys)
+        self.assert_same_run("a", "b")
+
+    def test_resume_with_another_number(self):
+        self.train(1, "whole", model="deepseek")
+        for n_ranks, steps in ((2, 3), (4, 7), (1, 10), (2, 12)):
+            self.train(n_ranks, "parts", "--resume", model="deepseek", keys={"steps": steps})
+        # The last step of each part has a validation loss.
+        parts, whole = ([{**line, "validation": 0} for line in self.measured(out)]
+                        for out in ("parts", "whole"))
+        self.assertEqual(parts, whole)
+        a, b = self.files("whole", 12), self.files("parts", 12)
+        for name in ("model.safetensors", "state.safetensors"):
+            self.assertTrue(a[name] == b[name], name)
+
+    def test_what_is_said(self):
+        """Rank 0 speaks for all."""
+        _, err = self.train(2, "a", keys={"checkpoint.every": 5})
+        self.assertEqual(len(re.findall(r"^dure train: |^step 1/12 ", err, re.MULTILINE)), 1, err)
+        _, err = self.train(2, "a", status=1)
+        self.assertEqual(err.count("holds a run"), 1, err)
+        _, err = self.train(2, "b", keys={"optim.lr": "fast"}, status=2)
+        self.assertEqual(err.count("optim.lr"), 1, err)
+        # A damaged checkpoint is passed over by all.
+        with open(self.path("a", "step-000012", "state.safetensors"), "r+b") as file:
+            file.truncate(100)
+        _, err = self.train(2, "a", "--resume", keys={"steps": 13})
+        self.assertEqual(err.count("not resumed from"), 1, err)
+        self.train(1, "c", keys={"steps": 13})
+        a, b = self.files("a", 13), self.files("c", 13)
+        self.assertTrue(a["model.safetensors"] == b["model.safetensors"])
+
+    def test_an_error_of_another_rank(self):
+        """Rank 1 alone reads a token that is none; rank 0 tells it."""
+        tokens = [1] * 700
+        tokens[16 * 6] = 60000  # in sequence 6 of 8
+        with open(self.path("tokens.bin"), "wb") as file:
+            array.array("H", tokens).tofile(file)
+        _, err = self.train(2, "a", status=1)
+        self.assertEqual(len(re.findall("rank 1: .*token 60000 is outside", err)), 1, err)
+
+    def test_signals(self):
+        """To mpirun, which hands SIGUSR1 on, and to one rank alone."""
+        self.train(1, "whole", keys={"steps": 40})
+        for number, to in ((signal.SIGUSR1, "mpirun"), (signal.SIGTERM, "rank 1")):
+            with self.subTest(to):
+                out = f"a{number}"
+                process = self.start(2, out, keys={"steps": 1000000})
+                self.wait_for_lines(out, 3, process)
+                os.kill(process.pid if to == "mpirun" else self.processes_of(process)[1], number)
+                _, err = self.end(process, status=130)
+                self.assertEqual(err.count("saved as"), 1, err)
+                saved = max(name for name in os.listdir(self.path(out)) if "step-" in name)
+                step = int(saved[5:])
+                self.assertEqual(len(self.measured(out)), step)
+                self.train(2, out, "--resume", keys={"steps": max(step, 40)})
+                if step < 40:
+                    self.assert_same_run("whole", out, 40)
+
+    def test_a_signal_that_mpirun_does_not_wait_for(self):
+        """SIGTERM to mpirun: it gives the ranks a second; what is saved is whole."""
+        process = self.start(2, "a", keys={"steps": 1000000, "checkpoint.every": 5})
+        self.wait_for_lines("a", 12, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        self.assertNotEqual(process.returncode, 0)
+        self.assert_goes_on("a")
+
+    def assert_goes_on(self, out):
+        """--resume does, with the last checkpoint."""
+        names = [name for name in os.listdir(self.path(out)) if re.fullmatch(r"step-\d+", name)]
+        step = int(max(names)[5:])
+        _, err = self.train(2, out, "--resume", keys={"steps": step + 5, "checkpoint.every": 5})
+        self.assertNotIn("not resumed", err)
+        self.assertEqual([line["step"] for line in self.measured(out)],
+                         list(range(1, step + 6)))
+
+    def test_a_killed_rank(self):
+        for i in (0, 2):
+            process = self.start(3, f"a{i}", keys={"steps": 1000000, "checkpoint.every": 5})
+            self.wait_for_lines(f"a{i}", 12, process)
+            ranks = self.processes_of(process)
+            os.kill(ranks[i], signal.SIGKILL)
+            start = time.monotonic()
+            _, err = self.end(process, status=128 + signal.SIGKILL, seconds=30)
+            self.assertLess(time.monotonic() - start, 20)
+            self.assertIn("exited on signal 9", err)
+            self.assertFalse([pid for pid in ranks if self.runs(pid)])
+            self.assert_goes_on(f"a{i}")
+
+    def test_moments_are_spread(self):
+        """What AdamW takes beside SGD, in a rank that writes no checkpoints: two blocks of
+        n values in one process, half of one in each of four."""
+        if program.sanitized():
+            self.skipTest("memory under a sanitizer is not the program's")
+        big = {"model.hidden_size": 320, "model.intermediate_size": 1536, "steps": 2,
+               "model.num_hidden_layers": 6, "ema.decay": 0, "validate.batches": 1}
+        watch = "\n".join((
+            "import os, resource, subprocess, sys",
+            "status = subprocess.run(sys.argv[2:]).returncode",
+            "rank = os.environ['OMPI_COMM_WORLD_RANK']",
+            "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024",
+            "open(sys.argv[1] + rank, 'w').write(str(peak))",
+            "sys.exit(status)"))
+        kept = {}
+        for n_ranks in (2, 4):
+            for name in ("adamw", "sgd"):
+                out = f"{name}{n_ranks}"
+                self.train(n_ranks, out, keys={**big, "optim.name": name, "optim.momentum": 0},
+                           before=(sys.executable, "-c", watch, self.path("peak")))
+                kept[out] = int(program.read(self.path("peak1")))
+        n = json.loads(program.read(self.path("adamw4", "step-000002", "state.json")))
+        block = n["files"]["model.safetensors"]["bytes"]
+        self.assertGreater(block, 40 << 20)
+        for n_ranks in (2, 4):
+            extra = (kept[f"adamw{n_ranks}"] - kept[f"sgd{n_ranks}"]) / block
+            # Memory comes in pages of 2 MiB, at both ends of two spans.
+            self.assertAlmostEqual(extra, 2 / n_ranks, delta=0.3)
+
+    def test_without_mpi(self):
+        """A dure that has no plug-in says so, and needs none when it is alone."""
+        alone = self.path("dure")
+        shutil.copy(program.DURE, alone)
+        config = self.config("a", "llama")
+        done = subprocess.run([*MPIRUN, "-n", "2", alone, "train", config], capture_output=True,
+                              timeout=120)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"built without MPI", done.stderr)
+        subprocess.run([alone, "train", config], check=True, capture_output=True, timeout=120)
+
+
+if __name__ == "__main__":
+    tap.main()
