@@ -20,7 +20,7 @@ typedef struct {
     int64_t n_sessions;  /* how many sessions of n_ctx positions the cache has pages for; 0: 1 */
     int64_t n_chunk;     /* rows per forward pass of a long prompt; 0: 512 */
     du_repack repack;
-    size_t repack_bytes; /* of weights that a step of few rows repacks at most; 0: 32 MiB */
+    size_t repack_bytes; /* after which a step of few rows repacks no more; 0: 32 MiB */
     du_repack_watch watch;
     bool deterministic; /* the same bits whatever the chunks and whoever shares a step; without it
                            many rows may be computed in BF16 where the processor is faster so,

@@ -35,7 +35,7 @@ struct du_infer {
     du_kv_layout kv;
     du_page_pool pages;
     int64_t n_ctx, n_chunk;
-    size_t repack_bytes; /* of weights that a step of few rows repacks at most */
+    size_t repack_bytes; /* after which a step of few rows repacks no more */
 };
 
 struct du_session {

@@ -23,7 +23,7 @@ typedef struct {
     du_tap_fn *tap; /* NULL: nobody listens */
     void *tap_user;
     bool strips;         /* products may use strips, and write them */
-    size_t repack_bytes; /* how many bytes of strips products may still write in this pass */
+    size_t repack_bytes; /* of strips: while some are left in this pass, products write more */
     /* Told that stored weights will not be read again soon; NULL: nobody minds */
     void (*unload)(void *user, const void *p, size_t n_bytes);
     void *unload_user;

@@ -15,9 +15,10 @@ du_product du_product_begin(du_ctx *ctx, const du_mat *w) {
     }
     int state = atomic_load(&w->strips->state);
     size_t n_bytes = du_strips_bytes(w);
-    if (state == DU_STRIPS_EMPTY && n_bytes <= ctx->repack_bytes &&
+    /* The last may go beyond what is left: a matrix larger than all of it would stay as it is. */
+    if (state == DU_STRIPS_EMPTY && ctx->repack_bytes > 0 &&
         atomic_compare_exchange_strong(&w->strips->state, &state, DU_STRIPS_WRITING)) {
-        ctx->repack_bytes -= n_bytes;
+        ctx->repack_bytes -= n_bytes < ctx->repack_bytes ? n_bytes : ctx->repack_bytes;
         p.write = ctx->kern->strips_write;
     }
     if (p.write || state == DU_STRIPS_READY) {
