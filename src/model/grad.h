@@ -34,7 +34,7 @@ typedef struct {
     du_grad_keep keep;
     double seq_balance; /* weight of the balance loss of each sequence, 0: none (DeepSeek-V3, arXiv
                            2412.19437, eqs. 17-20) */
-    int64_t n_leaves;   /* sequences of a step: decides how many partial sums can wait */
+    int64_t n_leaves;   /* sequences of a step, over which balance losses are meaned */
     bool apart;         /* what is added to a gradient behind another sum over leaves is kept beside
                            it (du_grad_parts), since those of several processes come first */
 } du_grad_params;

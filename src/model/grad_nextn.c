@@ -1,7 +1,6 @@
 /* Predicting one token further (DeepSeek-V3, arXiv 2412.19437, section 2.2, depth 1):
  *
- *     x = W [norm_e(embedding of the next token) | norm_h(h)]      layer      norm      output
- * matrix
+ *     x = W [norm_e(embedding of the next token) | norm_h(h)],  a layer, a norm, the output matrix
  *
  * h is the trunk's normalised output, and the halves stand in this order, as published weights and
  * the programs that run them have it. Embedding and output matrix are the trunk's. */

@@ -1,10 +1,10 @@
 /* Steps of training.
  *
  * A step's sequences are leaves, numbered over its micro-batches; what is summed over them - the
- * gradients in model/grad, losses here - is summed in the tree of
- * nn/leaves.h, so the same sequences give the same bits however they are spread over micro-batches.
- * The number of targets, by which losses are divided, must be known before the first gradient; so
- * the data of a step are read twice when it has several micro-batches.
+ * gradients in model/grad, losses here - is summed in the tree of nn/leaves.h, so the same
+ * sequences give the same bits however they are spread over micro-batches. The number of targets,
+ * by which losses are divided, must be known before the first gradient; so the data of a step are
+ * read twice when it has several micro-batches.
  *
  * Ranks have the same weights. Each computes the gradients of its leaves, sums them with those of
  * the others as far as it owns the values, updates these, and gives them to the others. Leaves are
