@@ -32,7 +32,8 @@ static const du_opt opts[] = {
                   "`dure quantize` (keep: each tensor's own; block-quantised ones that change "
                   "become F32, FP8 becomes BF16)"),
     DU_OPTION_FLAG(0, "json", &as_json,
-                   "print a JSON object: output, tensors, bytes, types, adapters, difference"),
+                   "print a JSON object: output, tensors, bytes, types, adapters, effect, "
+                   "difference"),
 };
 
 /* What number types are asked for. */
@@ -136,8 +137,10 @@ static double difference_of(const float *a, const float *b, int64_t n) {
     return largest > 0 ? apart / largest : apart;
 }
 
-/* How far apart the logits may be; NAN: block types, whose errors are what was asked for. */
-static double limit_of(const du_convert_stats *stats) {
+/* How far apart the logits may be: not more than the type explains, nor than half of what the
+ * adapters do to them, which else could be missing unseen. NAN: block types, whose errors are what
+ * was asked for. */
+static double limit_of(const du_convert_stats *stats, double effect) {
     double limit = limit_f32;
     for (int i = 0; i < DU_DTYPE_COUNT; i++) {
         if (stats->bytes_of[i] > 0 && du_dtype_is_block((du_dtype)i)) {
@@ -145,40 +148,45 @@ static double limit_of(const du_convert_stats *stats) {
         }
     }
     limit = stats->bytes_of[DU_F16] > 0 ? limit_f16 : limit;
-    return stats->bytes_of[DU_BF16] > 0 ? limit_bf16 : limit;
+    limit = stats->bytes_of[DU_BF16] > 0 ? limit_bf16 : limit;
+    return fmin(limit, fmax(limit_f32, effect / 2));
 }
 
 typedef struct {
     int64_t n_adapters;
-    double difference;
+    double effect, difference; /* of the adapters, of merging, relative to the largest logit */
 } receipt;
 
 static du_err print(const char *output, const du_convert_stats *stats, const receipt *r,
                     du_diag *diag) {
     char buf[24];
     if (as_json) {
-        return du_cli_print_json(json_pack("{s:s, s:I, s:I, s:o, s:I, s:f}", "output", output,
-                                           "tensors", (json_int_t)stats->n_tensors, "bytes",
-                                           (json_int_t)stats->bytes, "types",
-                                           du_cli_json_types(stats), "adapters",
-                                           (json_int_t)r->n_adapters, "difference", r->difference),
-                                 diag);
+        return du_cli_print_json(
+            json_pack("{s:s, s:I, s:I, s:o, s:I, s:f, s:f}", "output", output, "tensors",
+                      (json_int_t)stats->n_tensors, "bytes", (json_int_t)stats->bytes, "types",
+                      du_cli_json_types(stats), "adapters", (json_int_t)r->n_adapters, "effect",
+                      r->effect, "difference", r->difference),
+            diag);
     }
     printf("%s: %lld tensors, %s, %lld adapters merged\n", output, (long long)stats->n_tensors,
            du_cli_bytes(buf, stats->bytes), (long long)r->n_adapters);
-    printf("logits before and after: largest difference %.3g of the largest logit\n",
-           r->difference);
+    printf("logits before and after: largest difference %.3g of the largest logit\n"
+           "what the adapters do to them: %.3g\n",
+           r->difference, r->effect);
     return DU_OK;
 }
 
-/* The base with its adapters, whose matrices are then written as sums. */
-static du_err open_adapted(du_params **out, const char *base, const char *adapter, du_diag *diag) {
+/* The base with its adapters, whose matrices are then written as sums; *plain: the logits without
+ * them, du_free them. */
+static du_err open_adapted(du_params **out, float **plain, du_ctx *ctx, const char *base,
+                           const char *adapter, du_diag *diag) {
     du_lora_file file;
     du_model *model = NULL;
     du_params *params = NULL;
     du_err err = du_lora_file_open(&file, adapter, diag);
     err = err ? err : du_cli_model_open(&model, base, diag);
     err = err ? err : du_lora_new(&params, model, &file.lora, diag);
+    err = err ? err : compute_logits(plain, ctx, params, diag); /* adapters are zeros so far */
     err = err ? err : du_lora_load(params, &file, diag);
     du_lora_file_close(&file);
     if (err != DU_OK) {
@@ -207,23 +215,26 @@ static du_err write_merged(du_params *params, const char *output, const recipe *
 static du_err merge(du_ctx *ctx, char **args, const recipe *how, du_diag *diag) {
     du_params *params = NULL;
     du_convert_stats stats;
-    float *before = NULL, *after = NULL;
-    du_err err = open_adapted(&params, args[0], args[1], diag);
+    float *plain = NULL, *before = NULL, *after = NULL;
+    du_err err = open_adapted(&params, &plain, ctx, args[0], args[1], diag);
     err = err ? err : compute_logits(&before, ctx, params, diag);
     err = err ? err : write_merged(params, args[2], how, &stats, diag);
     int64_t V = err ? 0 : params->model->hp.n_vocab;
     err = err ? err : merged_logits(&after, ctx, args[2], V, diag);
     if (err == DU_OK) {
-        receipt r = {params->n / 2, difference_of(before, after, prompt_length(params->model) * V)};
-        double limit = limit_of(&stats);
+        int64_t n = prompt_length(params->model) * V;
+        receipt r = {params->n / 2, difference_of(before, plain, n),
+                     difference_of(before, after, n)};
+        double limit = limit_of(&stats, r.effect);
         err = print(args[2], &stats, &r, diag);
         if (err == DU_OK && r.difference > limit) {
             err = du_fail(diag, DU_EFORMAT,
                           "%s: its logits are %.3g of the largest away from those of %s with %s, "
-                          "more than %g: do not use it",
+                          "more than %.3g: do not use it (--type f32 does not round)",
                           args[2], r.difference, args[0], args[1], limit);
         }
     }
+    du_free(plain);
     du_free(before);
     du_free(after);
     du_params_free(params);
@@ -294,13 +305,14 @@ const du_cli_command du_cli_merge = {
     .name = "merge",
     .args = "BASE ADAPTER OUT",
     .summary = "fold an adapter into a model",
-    .about = "Writes BASE with the low-rank adapters of the directory ADAPTER added to its "
-             "matrices: a checkpoint of `dure train` with lora.rank, or what the peft library "
-             "saves. OUT is a GGUF file when it ends in .gguf, else a directory of safetensors. "
-             "Then the logits of a fixed prompt are computed with both, and the largest "
-             "difference is printed; where it is more than the number type explains (1e-3 of the "
-             "largest logit for F32, 0.01 for F16, 0.08 for BF16; block types are only told) the "
-             "exit status is 1.",
+    .about =
+        "Writes BASE with the low-rank adapters of the directory ADAPTER added to its "
+        "matrices: a checkpoint of `dure train` with lora.rank, or what the peft library "
+        "saves. OUT is a GGUF file when it ends in .gguf, else a directory of safetensors. "
+        "Then the logits of a fixed prompt are computed with both, and the largest "
+        "difference is printed; where it is more than the number type explains (1e-3 of the "
+        "largest logit for F32, 0.01 for F16, 0.08 for BF16; block types are only told), or than "
+        "half of what the adapters do to the logits, the exit status is 1.",
     .example = "dure merge ./DeepSeek-V2-Lite out/step-002000 ./tuned\n"
                "dure merge base-q8.gguf out/step-002000 tuned-q4.gguf --type Q4_K_M",
     .opts = opts,

@@ -113,6 +113,7 @@ class Merge(unittest.TestCase):
                 done = self.merge(base, step, self.path(f"{name}.hf"), "--type", "f32")
                 self.assertGreater(done["adapters"], 0)
                 self.assertLess(done["difference"], 1e-4)
+                self.assertGreater(done["effect"], 1e-2)
                 done = self.merge(base, step, self.path(f"{name}.gguf"), "--type", "f32")
                 self.assertLess(done["difference"], 1e-4)
                 # The same adapter over the same weights in the other container
@@ -133,6 +134,14 @@ class Merge(unittest.TestCase):
             logits.append(array.array("f", data[10 + struct.unpack_from("<H", data, 8)[0]:]))
         largest = max(abs(value) for value in logits[0])
         return max(abs(a - b) for a, b in zip(*logits)) / largest
+
+    def test_adapters_that_rounding_hides(self):
+        base, step = self.model("llama_tied"), self.path("out", "step-000012")
+        self.train("out", base, optim__lr=1e-6)
+        done = self.merge(base, step, self.path("merged"), "--type", "f32")
+        self.assertLess(done["difference"], done["effect"])
+        said = program.run("merge", base, step, self.path("rounded"), "--type", "bf16", status=1)
+        self.assertIn("--type f32 does not round", said.err)
 
     def test_quantised_base(self):
         for name in ("llama_tied", "deepseek_v3_noqlora"):
