@@ -83,15 +83,18 @@ class OnATerminal(unittest.TestCase):
 
     def open(self, *words):
         terminal = Terminal(*words, XDG_STATE_HOME=self.folder)
+        self.prompted(terminal)
+        return terminal
+
+    def prompted(self, terminal):
+        """Waits for the next prompt; a key before it, such as Ctrl-D, means something else."""
         terminal.read_until("> ")
         terminal.wait_for_editing()
-        return terminal
 
     def answered(self, terminal):
         """Waits for the end of an answer and the next prompt."""
         terminal.read_until("tok/s]")
-        terminal.read_until("> ")
-        terminal.wait_for_editing()
+        self.prompted(terminal)
 
     def test_history_is_kept(self):
         first = self.open(*WORDS)
@@ -122,8 +125,7 @@ class OnATerminal(unittest.TestCase):
         path = os.path.join(self.folder, "saved as.json")
         terminal.type(f"/save {path}\r")
         terminal.read_until("messages are in ")
-        terminal.read_until("> ")
-        terminal.wait_for_editing()
+        self.prompted(terminal)
         terminal.type("\x04")
         self.assertEqual(terminal.close(), 0)
         return json.loads(program.read(path))
@@ -155,8 +157,7 @@ class OnATerminal(unittest.TestCase):
         terminal.read_until("given up")
         terminal.interrupt()
         terminal.read_until("/quit ends")
-        terminal.read_until("> ")
-        terminal.wait_for_editing()
+        self.prompted(terminal)
         terminal.type("kept\r")
         self.answered(terminal)
         self.assertEqual(self.saved(terminal)[0]["content"], "kept")
@@ -169,6 +170,7 @@ class OnATerminal(unittest.TestCase):
             self.assertIn(command, shown)
         for line in shown.split("\r\n"):
             self.assertLessEqual(len(line), 80, line)
+        self.prompted(terminal)
         terminal.type("\x04")
         terminal.close()
 
@@ -193,8 +195,7 @@ class OnATerminal(unittest.TestCase):
 
     def test_termination_ends_it_with_the_terminal_as_it_was(self):
         terminal = Terminal(*WORDS, XDG_STATE_HOME=self.folder)
-        terminal.read_until("> ")
-        terminal.wait_for_editing()
+        self.prompted(terminal)
         terminal.type("half")
         terminal.read_until("half")
         terminal.process.terminate()
@@ -210,7 +211,7 @@ class OnATerminal(unittest.TestCase):
         terminal.type("/quit\r")
         terminal.close()
         terminal = Terminal(*WORDS, XDG_STATE_HOME=self.folder, NO_COLOR="1")
-        terminal.read_until("> ")
+        self.prompted(terminal)
         terminal.type("a\r")
         self.assertNotIn("\x1b[2m", terminal.read_until("[/thinking]"))
         self.answered(terminal)

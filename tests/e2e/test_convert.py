@@ -4,9 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 from big_model import write_big_model
@@ -14,15 +13,7 @@ from big_model import write_big_model
 TEXT = "두레는 함께 일하는 것이다.\n\n\tdef f(x): return 12345 + x  # 漢字 🌾\n"
 
 
-class Convert(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
+class Convert(folder.InFolder):
     def logits(self, model, tokens):
         program.run("logits", model, "--tokens-file", tokens, "-o", self.path("out.npy"))
         return program.npy(self.path("out.npy"))[1]

@@ -8,8 +8,8 @@ import struct
 import subprocess
 import tempfile
 import time
-import unittest
 
+import folder
 import program
 import tap
 
@@ -58,7 +58,7 @@ def read(folder, part="train"):
     return found
 
 
-class DataPack(unittest.TestCase):
+class DataPack(folder.InFolder):
     @classmethod
     def setUpClass(cls):
         cls.tokenizer_folder = tempfile.TemporaryDirectory()
@@ -69,19 +69,6 @@ class DataPack(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.tokenizer_folder.cleanup()
-
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def write(self, name, text):
-        with open(self.path(name), "wb") as file:
-            file.write(text if isinstance(text, bytes) else text.encode())
-        return self.path(name)
 
     def write_lines(self, name, records):
         return self.write(name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))

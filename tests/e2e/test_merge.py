@@ -5,9 +5,8 @@ import json
 import os
 import shutil
 import struct
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 
@@ -25,16 +24,10 @@ def tensors(path):
     return {name for name in json.loads(data[8:8 + n]) if name != "__metadata__"}
 
 
-class Merge(unittest.TestCase):
+class Merge(folder.InFolder):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        with open(self.path("tokens.bin"), "wb") as file:
-            array.array("H", [(i * i * 7 + i // 5) % 90 for i in range(600)]).tofile(file)
-
-    def path(self, *parts):
-        return os.path.join(self.folder, *parts)
+        super().setUp()
+        self.write_tokens("tokens.bin", [(i * i * 7 + i // 5) % 90 for i in range(600)])
 
     def model(self, name):
         return os.path.join(MODELS, name)

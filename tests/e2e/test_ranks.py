@@ -8,27 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import unittest
 
+import folder
 import program
 import tap
+from folder import LLAMA, VOCAB
 
-VOCAB = 64
-LLAMA = {"model.arch": "llama", "model.vocab_size": VOCAB, "model.hidden_size": 32,
-         "model.intermediate_size": 48, "model.num_hidden_layers": 2,
-         "model.num_attention_heads": 4, "model.num_key_value_heads": 2,
-         "model.initializer_range": 0.1}
-DEEPSEEK = {"model.arch": "deepseek_v3", "model.vocab_size": VOCAB, "model.hidden_size": 32,
-            "model.intermediate_size": 48, "model.num_hidden_layers": 2,
-            "model.num_attention_heads": 2, "model.q_lora_rank": 0, "model.kv_lora_rank": 16,
-            "model.qk_nope_head_dim": 8, "model.qk_rope_head_dim": 8, "model.v_head_dim": 8,
-            "model.n_routed_experts": 8, "model.num_experts_per_tok": 2,
-            "model.moe_intermediate_size": 16, "model.n_shared_experts": 1,
-            "model.first_k_dense_replace": 1, "model.tie_word_embeddings": "true",
-            "model.initializer_range": 0.1, "router.bias_step": 0.01, "router.seq_balance": 0.001,
-            "mtp.weight": 0.3}
+DEEPSEEK = {**folder.DEEPSEEK, "mtp.weight": 0.3}
 MODELS = {"llama": LLAMA, "deepseek": DEEPSEEK, "given": {}}
 NEW = ("llama", "deepseek")
 RUN = {"steps": 12, "seq_len": 16, "batch_seqs": 4, "accumulate": 2, "seed": 3, "optim.lr": 0.01,
@@ -47,22 +34,16 @@ def has_mpi():
     return re.search(r"^OMPI_FOUND:\w+=1", cache, re.MULTILINE) is not None
 
 
-class Base(unittest.TestCase):
+class Base(folder.InFolder):
     def setUp(self):
         if not shutil.which("mpirun"):
             self.skipTest("mpirun is missing")
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        super().setUp()
         rng = random.Random(5)
         for name, n in (("tokens.bin", 700), ("other.bin", 300)):
-            with open(self.path(name), "wb") as file:
-                array.array("H", [rng.randrange(VOCAB) for _ in range(n)]).tofile(file)
+            self.write_tokens(name, [rng.randrange(VOCAB) for _ in range(n)])
         if not has_mpi() and self._testMethodName != "test_without_mpi":
             self.skipTest("dure was built without MPI")
-
-    def path(self, *parts):
-        return os.path.join(self.folder, *parts)
 
     def config(self, out, model, **more):
         keys = {**MODELS[model], **RUN, "data.tokens": self.path("tokens.bin"),

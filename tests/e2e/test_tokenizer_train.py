@@ -4,10 +4,9 @@ import os
 import random
 import signal
 import subprocess
-import tempfile
 import time
-import unittest
 
+import folder
 import program
 import tap
 
@@ -25,20 +24,7 @@ def random_text(seed, n):
     return " ".join(words[int(500 * rng.random() ** 3)] for _ in range(n)) + " 2024\n"
 
 
-class TokenizerTrain(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def write(self, name, text):
-        with open(self.path(name), "wb") as file:
-            file.write(text if isinstance(text, bytes) else text.encode())
-        return self.path(name)
-
+class TokenizerTrain(folder.InFolder):
     def train(self, *words, **more):
         """The --json object; the result is in the folder out."""
         return program.run("tokenizer", "train", "--out", self.path("out"), "--json", *words,

@@ -12,28 +12,15 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
-import unittest
 
+import folder
 import program
 import tap
 import terminal
+from folder import DEEPSEEK, LLAMA, VOCAB
 
 KILLS = int(os.environ.get("DURE_TEST_KILLS", "4"))
-VOCAB = 64
-LLAMA = {"model.arch": "llama", "model.vocab_size": VOCAB, "model.hidden_size": 32,
-         "model.intermediate_size": 48, "model.num_hidden_layers": 2,
-         "model.num_attention_heads": 4, "model.num_key_value_heads": 2,
-         "model.initializer_range": 0.1}
-DEEPSEEK = {"model.arch": "deepseek_v3", "model.vocab_size": VOCAB, "model.hidden_size": 32,
-            "model.intermediate_size": 48, "model.num_hidden_layers": 2,
-            "model.num_attention_heads": 2, "model.q_lora_rank": 0, "model.kv_lora_rank": 16,
-            "model.qk_nope_head_dim": 8, "model.qk_rope_head_dim": 8, "model.v_head_dim": 8,
-            "model.n_routed_experts": 8, "model.num_experts_per_tok": 2,
-            "model.moe_intermediate_size": 16, "model.n_shared_experts": 1,
-            "model.first_k_dense_replace": 1, "model.tie_word_embeddings": "true",
-            "model.initializer_range": 0.1, "router.bias_step": 0.01, "router.seq_balance": 0.001}
 MODELS = {"llama": LLAMA, "deepseek": DEEPSEEK}
 RUN = {"steps": 12, "seq_len": 16, "batch_seqs": 4, "seed": 3, "optim.lr": 0.01,
        "optim.weight_decay": 0.1, "schedule.warmup_steps": 3, "ema.decay": 0.9}
@@ -56,21 +43,12 @@ def safetensors(path):
     return out
 
 
-class Base(unittest.TestCase):
+class Base(folder.InFolder):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        super().setUp()
         rng = random.Random(5)
         self.write_tokens("tokens.bin", [rng.randrange(VOCAB) for _ in range(700)])
         self.write_tokens("other.bin", [rng.randrange(VOCAB) for _ in range(300)])
-
-    def path(self, *parts):
-        return os.path.join(self.folder, *parts)
-
-    def write_tokens(self, name, tokens, code="H"):
-        with open(self.path(name), "wb") as file:
-            array.array(code, tokens).tofile(file)
 
     def config(self, name, model="llama", **more):
         """The path of a configuration, whose folder has that name too."""

@@ -1,0 +1,38 @@
+"""Tests with a folder of their own, and the keys of tiny models to train in it."""
+import array
+import os
+import tempfile
+import unittest
+
+VOCAB = 64
+LLAMA = {"model.arch": "llama", "model.vocab_size": VOCAB, "model.hidden_size": 32,
+         "model.intermediate_size": 48, "model.num_hidden_layers": 2,
+         "model.num_attention_heads": 4, "model.num_key_value_heads": 2,
+         "model.initializer_range": 0.1}
+DEEPSEEK = {"model.arch": "deepseek_v3", "model.vocab_size": VOCAB, "model.hidden_size": 32,
+            "model.intermediate_size": 48, "model.num_hidden_layers": 2,
+            "model.num_attention_heads": 2, "model.q_lora_rank": 0, "model.kv_lora_rank": 16,
+            "model.qk_nope_head_dim": 8, "model.qk_rope_head_dim": 8, "model.v_head_dim": 8,
+            "model.n_routed_experts": 8, "model.num_experts_per_tok": 2,
+            "model.moe_intermediate_size": 16, "model.n_shared_experts": 1,
+            "model.first_k_dense_replace": 1, "model.tie_word_embeddings": "true",
+            "model.initializer_range": 0.1, "router.bias_step": 0.01, "router.seq_balance": 0.001}
+
+
+class InFolder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def write(self, name, text):
+        """The path of a file with that text, or those bytes."""
+        with open(self.path(name), "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+        return self.path(name)
+
+    def write_tokens(self, name, tokens, code="H"):
+        return self.write(name, array.array(code, tokens).tobytes())
