@@ -142,7 +142,8 @@ static du_err open_index(du_shards *s, const char *dir, du_shards_part part, con
     err = err ? err : du_json_get_i64(index, "seq_len", 1, DU_SHARDS_SEQ_LEN_MAX, &seq_len, diag);
     err = err ? err : du_json_get_i64(index, "vocab", 1, INT32_MAX, &s->n_vocab, diag);
     err = err ? err : du_json_get_i64(index, "token_bytes", 2, 4, &token_bytes, diag);
-    if (err == DU_OK && (seq_len == 0 || s->n_vocab == 0 || token_bytes % 2)) {
+    if (err == DU_OK &&
+        (seq_len == 0 || s->n_vocab == 0 || (token_bytes != 2 && token_bytes != 4))) {
         err = du_fail(diag, DU_EFORMAT, "\"seq_len\", \"vocab\" or \"token_bytes\" is missing");
     }
     if (err != DU_OK) {

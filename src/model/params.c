@@ -6,12 +6,20 @@
 #include "base/rng.h"
 #include "model/convert_int.h"
 
-enum { ALIGN_VALUES = DU_ALIGN / sizeof(float) };
+enum {
+    ALIGN_VALUES = DU_ALIGN / sizeof(float),
+    TENSORS_MAX = 1 << 19 /* DeepSeek-V3 has 46,000 */
+};
+static const int64_t values_max = (int64_t)1 << 48;
 
-static bool add_param(du_params *p, size_t *cap, const du_hparams *hp, const du_weight_def *def,
-                      int64_t layer, int64_t expert) {
+static du_err add_param(du_params *p, size_t *cap, const du_hparams *hp, const du_weight_def *def,
+                        int64_t layer, int64_t expert, du_diag *diag) {
+    if (p->n >= TENSORS_MAX || p->n_values > values_max) {
+        return du_fail(diag, DU_ELIMIT, "more than %d tensors, or 2^48 weights: no such model",
+                       TENSORS_MAX);
+    }
     if (!du_grow((void **)&p->at, cap, (size_t)p->n, sizeof *p->at)) {
-        return false;
+        return du_fail_nomem(diag, "the list of weights");
     }
     du_param *t = &p->at[p->n++];
     int64_t n = du_dim_value(hp, def->rows);
@@ -22,7 +30,7 @@ static bool add_param(du_params *p, size_t *cap, const du_hparams *hp, const du_
     du_weight_name(t->name, sizeof t->name, def->hf, layer, expert);
     p->n_weights += t->rows * t->cols;
     p->n_values += (t->rows * t->cols + ALIGN_VALUES - 1) / ALIGN_VALUES * ALIGN_VALUES;
-    return true;
+    return DU_OK;
 }
 
 /* Has a training model this weight? Not the forms that only GGUF files have, nor a bias that only
@@ -35,7 +43,7 @@ static bool has_param(const du_hparams *hp, const du_weight_def *def, int64_t la
 
 static du_err list_params(du_params *p, const du_arch *arch, const du_hparams *hp, du_diag *diag) {
     size_t cap = 0;
-    bool good = true;
+    du_err err = DU_OK;
     for (int64_t layer = -1; layer < du_arch_n_layers(arch, hp); layer++) {
         for (int64_t i = 0; i < arch->n_weights; i++) {
             const du_weight_def *def = &arch->weights[i];
@@ -44,12 +52,12 @@ static du_err list_params(du_params *p, const du_arch *arch, const du_hparams *h
             }
             bool experts = def->kind == DU_WEIGHT_EXPERTS;
             int64_t n = experts ? hp->router.n_expert : 1;
-            for (int64_t e = 0; good && e < n; e++) {
-                good = add_param(p, &cap, hp, def, layer < 0 ? 0 : layer, experts ? e : -1);
+            for (int64_t e = 0; err == DU_OK && e < n; e++) {
+                err = add_param(p, &cap, hp, def, layer < 0 ? 0 : layer, experts ? e : -1, diag);
             }
         }
     }
-    return good ? DU_OK : du_fail_nomem(diag, "the list of weights");
+    return err;
 }
 
 /* Lets the table's field of a tensor point to its values. */

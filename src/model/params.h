@@ -33,8 +33,8 @@ typedef struct {
 } du_params;
 
 /* A model of zeros with the shape that a Hugging Face config.json says; also for gradients, which
- * have it too. Returns DU_OK, DU_ENOMEM, and the errors of an architecture's read_hf. Free with
- * du_params_free. */
+ * have it too. Returns DU_OK, DU_ELIMIT (more tensors or weights than any model has), DU_ENOMEM,
+ * and the errors of an architecture's read_hf. Free with du_params_free. */
 DU_NODISCARD
 du_err du_params_new(du_params **out, const json_t *config, du_diag *diag);
 

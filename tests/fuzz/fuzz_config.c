@@ -2,12 +2,10 @@
  *
  * The first byte of an input says which file the rest is; the others are those of a small good
  * model, so that a changed config.json meets real tensors. */
-#include <unistd.h>
-
 #include "base/file.h"
 #include "base/json.h"
+#include "folder.h"
 #include "formats/hf.h"
-#include "fuzz.h"
 #include "model/model.h"
 
 static const char *const files[] = {"config.json",           "generation_config.json",
@@ -37,28 +35,6 @@ static const struct {
 };
 enum { N_TENSORS = sizeof tensors / sizeof *tensors };
 
-/* In memory where the system has such a file system: every input is written there. */
-static char dir[] = "/dev/shm/dure-fuzz-XXXXXX";
-
-static const char *path_of(const char *name) {
-    static char path[sizeof dir + 64];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
-
-static void put(const char *name, const void *bytes, size_t n) {
-    FILE *f = fopen(path_of(name), "wb");
-    FUZZ_CHECK(f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
-}
-
-static void remove_dir(void) {
-    for (size_t i = 0; i < N_FILES; i++) {
-        unlink(path_of(files[i]));
-    }
-    unlink(path_of("model.safetensors"));
-    rmdir(dir);
-}
-
 static void write_tensors(void) {
     static const float zeros[64];
     du_st_writer *w = NULL;
@@ -66,7 +42,7 @@ static void write_tensors(void) {
     for (size_t i = 0; i < N_TENSORS; i++) {
         du_st_put_tensor(w, tensors[i].name, DU_F32, tensors[i].n_dims, tensors[i].dims);
     }
-    FUZZ_CHECK(du_st_writer_begin(w, dir, DU_ST_SHARD_BYTES, NULL) == DU_OK);
+    FUZZ_CHECK(du_st_writer_begin(w, fuzz_dir, DU_ST_SHARD_BYTES, NULL) == DU_OK);
     for (int64_t i; (i = du_st_writer_next(w)) >= 0;) {
         int64_t cols = tensors[i].n_dims == 2 ? tensors[i].dims[1] : 1;
         du_st_write(w, zeros, (size_t)(tensors[i].dims[0] * cols) * sizeof *zeros);
@@ -78,17 +54,13 @@ static void write_tensors(void) {
 /* Makes the folder with the good model, which opens. */
 static void set_up(void) {
     du_json_use_counted_heap();
-    if (!mkdtemp(dir)) {
-        memcpy(dir, "/tmp/dure-fuzz-XXXXXX", sizeof "/tmp/dure-fuzz-XXXXXX");
-        FUZZ_CHECK(mkdtemp(dir) != NULL);
-    }
-    atexit(remove_dir);
+    fuzz_make_dir();
     write_tensors();
-    put("config.json", config, strlen(config));
+    fuzz_put("config.json", config, strlen(config));
     du_model *model = NULL;
     du_diag diag;
     du_diag_reset(&diag);
-    if (du_model_open(&model, dir, &diag) != DU_OK) {
+    if (du_model_open(&model, fuzz_dir, &diag) != DU_OK) {
         fprintf(stderr, "%s\n", diag.msg);
         abort();
     }
@@ -99,7 +71,7 @@ static void open_hf(void) {
     du_diag diag;
     du_diag_reset(&diag);
     du_hf *hf = NULL;
-    if (du_hf_open(&hf, dir, &diag) != DU_OK) {
+    if (du_hf_open(&hf, fuzz_dir, &diag) != DU_OK) {
         FUZZ_CHECK(!hf && diag.code != DU_OK && diag.msg[0] != '\0');
         return;
     }
@@ -120,7 +92,7 @@ static void open_model(void) {
     du_diag diag;
     du_diag_reset(&diag);
     du_model *model = NULL;
-    if (du_model_open(&model, dir, &diag) != DU_OK) {
+    if (du_model_open(&model, fuzz_dir, &diag) != DU_OK) {
         FUZZ_CHECK(!model && diag.code != DU_OK && diag.msg[0] != '\0');
     }
     du_model_close(model);
@@ -129,7 +101,7 @@ static void open_model(void) {
 /* A model in shards: without the one file its index is looked at. */
 static void open_index(void) {
     du_st *st = NULL;
-    if (du_st_open(&st, path_of("model.safetensors.index.json"), NULL) == DU_OK) {
+    if (du_st_open(&st, fuzz_path("model.safetensors.index.json"), NULL) == DU_OK) {
         FUZZ_CHECK(du_st_n_tensors(st) == N_TENSORS);
     }
     du_st_close(st);
@@ -145,16 +117,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     size_t i = data[0] % N_FILES;
-    put(files[i], data + 1, size - 1);
+    fuzz_put(files[i], data + 1, size - 1);
     open_hf();
     if (i == 0) {
         open_model();
-        put(files[i], config, strlen(config));
+        fuzz_put(files[i], config, strlen(config));
     } else {
         if (i == 5) {
             open_index();
         }
-        unlink(path_of(files[i]));
+        unlink(fuzz_path(files[i]));
     }
     return 0;
 }

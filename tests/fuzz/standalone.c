@@ -53,6 +53,7 @@ static int run_folder(const char *path) {
 
 int main(int argc, char **argv) {
     int failed = 0;
+    LLVMFuzzerTestOneInput((const uint8_t *)"", 0); /* as libFuzzer does: what it sets up stays */
     for (int i = 1; i < argc; i++) {
         failed |= du_dir_exists(argv[i]) ? run_folder(argv[i]) : run_file(argv[i]);
     }

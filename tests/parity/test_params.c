@@ -184,13 +184,37 @@ static void block_behind_the_trunk(void **state) {
     test_tmp_remove(&t);
 }
 
+/* Shapes that no memory holds, from a config.json of whoever: neither too long a list nor numbers
+ * beyond their type. */
+static void impossible_shapes_are_refused(void **state) {
+    (void)state;
+    static const char shape[] =
+        "{\"model_type\":\"deepseek_v3\",\"vocab_size\":%d,\"hidden_size\":%d,"
+        "\"num_hidden_layers\":4096,\"num_attention_heads\":2,\"intermediate_size\":%d,"
+        "\"q_lora_rank\":null,\"kv_lora_rank\":16,\"qk_nope_head_dim\":8,\"qk_rope_head_dim\":8,"
+        "\"v_head_dim\":8,\"moe_intermediate_size\":%d,\"n_routed_experts\":1024,"
+        "\"num_experts_per_tok\":2,\"first_k_dense_replace\":%d,\"n_shared_experts\":1}";
+    static const struct {
+        int vocab, width, n_dense;
+    } cases[] = {{16, 16, 0}, {1 << 24, 1 << 20, 0}, {1 << 24, 1 << 20, 4096}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[1024];
+        int width = cases[i].width;
+        snprintf(text, sizeof text, shape, cases[i].vocab, width, width, width, cases[i].n_dense);
+        json_t *config = json_loads(text, 0, NULL);
+        du_params *p = NULL;
+        assert_fails(du_params_new(&p, config, &diag), DU_ELIMIT, &diag, "no such model");
+        assert_null(p);
+        json_decref(config);
+    }
+}
+
 int main(void) {
     n_models = list_models(names, 64);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fixtures_are_taken_over),
-        cmocka_unit_test(other_shapes_are_refused),
-        cmocka_unit_test(init_is_normal_and_repeats),
-        cmocka_unit_test(block_behind_the_trunk),
+        cmocka_unit_test(fixtures_are_taken_over),       cmocka_unit_test(other_shapes_are_refused),
+        cmocka_unit_test(init_is_normal_and_repeats),    cmocka_unit_test(block_behind_the_trunk),
+        cmocka_unit_test(impossible_shapes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
