@@ -15,6 +15,7 @@
 
 #include <string.h>
 
+#include "base/dir.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -166,14 +167,55 @@ static du_err find_weights(du_hf *hf, du_diag *diag) {
     return err;
 }
 
+/* The largest name of the form step-NNNNNN, which checkpoints of a run have; NULL: there is none.
+ */
+static const char *last_checkpoint(const du_names *names) {
+    static const char prefix[] = "step-";
+    const char *last = NULL;
+    size_t n_last = 0;
+    for (size_t i = 0; i < names->n; i++) {
+        const char *name = names->items[i], *digits = name + sizeof prefix - 1;
+        size_t n = strlen(name);
+        if (strncmp(name, prefix, sizeof prefix - 1) == 0 && *digits &&
+            strspn(digits, "0123456789") == strlen(digits) && n >= n_last) {
+            last = name; /* names are sorted; a longer number is a larger one */
+            n_last = n;
+        }
+    }
+    return last;
+}
+
+/* Says what the folder is, where it is one that a training run leaves. */
+static du_err fail_no_model(const char *dir, du_diag *diag) {
+    du_names names = {0};
+    du_err err = du_dir_names(&names, dir, diag);
+    const char *step = err ? NULL : last_checkpoint(&names);
+    bool adapter = false;
+    for (size_t i = 0; err == DU_OK && i < names.n; i++) {
+        adapter = adapter || strcmp(names.items[i], "adapter_config.json") == 0;
+    }
+    if (err == DU_OK && step) {
+        err = du_fail(diag, DU_ENOENT, "%s: the folder of a training run: the model is in %s/%s",
+                      dir, dir, step);
+    } else if (err == DU_OK && adapter) {
+        err = du_fail(diag, DU_ENOENT,
+                      "%s: holds an adapter: `dure merge BASE %s NEW` makes a model of it and the "
+                      "one it was trained on",
+                      dir, dir);
+    } else if (err == DU_OK) {
+        err = du_fail(diag, DU_ENOENT,
+                      "%s: no Hugging Face directory: neither config.json nor tokenizer.json", dir);
+    }
+    du_names_done(&names);
+    return err;
+}
+
 /* A model has a config.json, a tokenizer alone has not. */
 static du_err check_kind(const du_hf *hf, du_diag *diag) {
     char *tokenizer = NULL;
     du_err err = hf->config ? DU_OK : find_file(&tokenizer, hf, "tokenizer.json", diag);
     if (err == DU_OK && !hf->config && !tokenizer) {
-        err = du_fail(diag, DU_ENOENT,
-                      "%s: no Hugging Face directory: neither config.json nor tokenizer.json",
-                      hf->dir);
+        err = fail_no_model(hf->dir, diag);
     }
     du_free(tokenizer);
     return err;

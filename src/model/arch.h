@@ -230,4 +230,10 @@ const du_arch *du_arch_of_gguf(du_sv name);
 const du_arch *du_arch_of_hf(const char *model_type);
 const du_arch *du_arch_at(int64_t i); /* NULL beyond the last */
 
+/* The architecture and hyper-parameters that a Hugging Face config.json says. Returns DU_OK,
+ * DU_EUNSUPPORTED (a model_type that none has: names those that are known), DU_EFORMAT, and the
+ * other errors of read_hf. */
+DU_NODISCARD
+du_err du_arch_read_hf(const du_arch **arch, du_hparams *hp, const json_t *config, du_diag *diag);
+
 #endif

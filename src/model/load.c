@@ -373,16 +373,38 @@ static du_err load_weights(const loader *l) {
     return err == DU_OK ? check_unused(l) : err;
 }
 
-static du_err read_config(du_model *model, const json_t *config, du_diag *diag) {
+/* "a, b, c" of all architectures, by their names in one of the containers. */
+static void list_archs(du_str *out, bool gguf) {
+    for (int64_t i = 0; i < N_ARCHS; i++) {
+        const char *const name[2] = {archs[i]->name, NULL};
+        for (const char *const *type = gguf ? name : archs[i]->hf_types; *type; type++) {
+            du_str_addf(out, "%s%s", out->len > 0 ? ", " : "", *type);
+        }
+    }
+}
+
+/* key is what the container calls an architecture. */
+static du_err unknown_arch(const char *key, du_sv name, bool gguf, du_diag *diag) {
+    du_str known = {0};
+    list_archs(&known, gguf);
+    du_err err = du_fail(diag, DU_EUNSUPPORTED, "%s '%.*s' is not supported (%s are)", key,
+                         (int)(name.len < 60 ? name.len : 60), name.s, du_str_get(&known));
+    du_str_done(&known);
+    return err;
+}
+
+du_err du_arch_read_hf(const du_arch **arch, du_hparams *hp, const json_t *config, du_diag *diag) {
     const char *type = "";
     du_err err = du_json_get_str(config, "model_type", &type, diag);
     if (err != DU_OK) {
         return err;
     }
-    model->arch = du_arch_of_hf(type);
-    return model->arch ? model->arch->read_hf(&model->hp, config, diag)
-                       : du_fail(diag, DU_EUNSUPPORTED,
-                                 "model_type '%s' is not supported (see README)", type);
+    const du_arch *found = du_arch_of_hf(type);
+    if (!found) {
+        return unknown_arch("model_type", du_sv_of(type), false, diag);
+    }
+    *arch = found;
+    return found->read_hf(hp, config, diag);
 }
 
 /* The architecture and its hyper-parameters. */
@@ -397,9 +419,9 @@ static du_err read_hparams(du_model *model, du_diag *diag) {
         }
         model->arch = du_arch_of_gguf(name);
         if (!model->arch) {
-            return du_fail(diag, DU_EUNSUPPORTED,
-                           "%s: general.architecture '%.*s' is not supported (see README)", path,
-                           (int)(name.len < 60 ? name.len : 60), name.s);
+            err = unknown_arch("general.architecture", name, true, diag);
+            du_diag_context(diag, "%s", path);
+            return err;
         }
         err = model->arch->read_gguf(&model->hp, g, diag);
         if (err == DU_OK && model->hp.n_vocab == 0) {
@@ -412,7 +434,7 @@ static du_err read_hparams(du_model *model, du_diag *diag) {
     if (!config) {
         return du_fail(diag, DU_ENOENT, "%s: there is no config.json", path);
     }
-    du_err err = read_config(model, config, diag);
+    du_err err = du_arch_read_hf(&model->arch, &model->hp, config, diag);
     du_diag_context(diag, "%s/config.json", path);
     return err;
 }
@@ -546,7 +568,7 @@ du_err du_model_of_config(du_model **out, const json_t *config, du_model_place_f
     if (!model) {
         return du_fail_nomem(diag, "the model");
     }
-    du_err err = read_config(model, config, diag);
+    du_err err = du_arch_read_hf(&model->arch, &model->hp, config, diag);
     err = err ? err : make_layers(model, diag);
     err = err ? err : place(user, model, diag);
     err = err ? err : derive(model, diag);

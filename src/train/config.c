@@ -10,6 +10,8 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/opt.h"
+#include "model/arch.h"
+#include "train/qat.h"
 
 enum { FILE_LIMIT = 1 << 20 };
 
@@ -292,6 +294,18 @@ static du_err check_lora(const du_train_config *config, du_diag *diag) {
     return wrong ? du_fail(diag, DU_EINVAL, "lora.rank: %s", wrong) : DU_OK;
 }
 
+/* model.* make a model's shape, as far as they are needed. */
+static du_err check_model(const du_train_config *config, du_diag *diag) {
+    const du_arch *arch;
+    du_hparams hp;
+    du_diag why;
+    du_diag_reset(&why);
+    du_err err = du_arch_read_hf(&arch, &hp, config->model, &why);
+    return err == DU_OK
+               ? DU_OK
+               : du_fail(diag, err == DU_ENOMEM ? DU_ENOMEM : DU_EINVAL, "model.*: %s", why.msg);
+}
+
 du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     bool tokens = *config->data.tokens != '\0', shards = *config->data.shards != '\0';
     if (*config->init == '\0' && !json_object_get(config->model, "model_type")) {
@@ -315,7 +329,9 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     if (config->data.token_bytes == 3) {
         return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
     }
-    return check_lora(config, diag);
+    du_err err = *config->init ? DU_OK : check_model(config, diag);
+    err = err == DU_OK && *config->qat.type ? du_qat_check_type(config->qat.type, diag) : err;
+    return err ? err : check_lora(config, diag);
 }
 
 /* The value as it would be written in a file; "" of a model key that is not given. */

@@ -96,7 +96,8 @@ DU_NODISCARD
 du_err du_train_config_read(du_train_config *config, const char *path, du_diag *diag);
 
 /* What one key cannot tell: that steps, out and one source of data are given, and either init or
- * model.arch. Returns DU_OK or DU_EINVAL naming the key that is missing. */
+ * model.*, which make a model's shape; that there is such a qat.type. Returns DU_OK, DU_ENOMEM, or
+ * DU_EINVAL naming the key. */
 DU_NODISCARD
 du_err du_train_config_check(const du_train_config *config, du_diag *diag);
 

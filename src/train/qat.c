@@ -5,9 +5,8 @@
 
 enum { PART_ROWS = DU_F8_TILE };
 
-static du_err find_type(du_qat *qat, const char *type, du_diag *diag) {
-    qat->mix = du_mix_find(type);
-    if (qat->mix || strcasecmp(type, du_dtype_get(DU_F8_E4M3)->name) == 0) {
+du_err du_qat_check_type(const char *type, du_diag *diag) {
+    if (du_mix_find(type) || strcasecmp(type, du_dtype_get(DU_F8_E4M3)->name) == 0) {
         return DU_OK;
     }
     du_str known = {0};
@@ -55,8 +54,8 @@ static bool list_parts(du_qat *qat) {
 }
 
 du_err du_qat_init(du_qat *qat, const char *type, du_params *params, du_diag *diag) {
-    *qat = (du_qat){.params = params};
-    du_err err = find_type(qat, type, diag);
+    *qat = (du_qat){.params = params, .mix = du_mix_find(type)};
+    du_err err = du_qat_check_type(type, diag);
     if (err != DU_OK) {
         return err;
     }

@@ -22,6 +22,10 @@ typedef struct {
     int64_t n_parts, cols_max;
 } du_qat;
 
+/* Is it a type that weights can be rounded to? Returns DU_OK, DU_EINVAL naming those that are. */
+DU_NODISCARD
+du_err du_qat_check_type(const char *type, du_diag *diag);
+
 /* type  a name that `dure quantize` knows, or F8_E4M3; its rules say which tensor gets which type.
  * params is borrowed. Returns DU_OK, DU_EINVAL (an unknown type), DU_ENOMEM. Free with du_qat_done,
  * which takes an empty one. */

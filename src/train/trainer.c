@@ -262,6 +262,7 @@ static du_err open_loader(du_loader **out, const du_trainer *t, bool validation,
     const char *path = validation ? config->data.validation
                        : shards   ? config->data.shards
                                   : config->data.tokens;
+    const char *key = validation ? "data.validation" : shards ? "data.shards" : "data.tokens";
     du_loader_params params = {.tokens = shards ? NULL : path,
                                .shards = shards ? path : NULL,
                                .validation = validation,
@@ -271,7 +272,11 @@ static du_err open_loader(du_loader **out, const du_trainer *t, bool validation,
                                .batch_seqs = config->batch_seqs,
                                .shuffled = shuffled,
                                .seed = (uint64_t)config->seed};
-    return du_loader_open(out, &params, diag);
+    du_err err = du_loader_open(out, &params, diag);
+    if (err != DU_OK) {
+        du_diag_context(diag, "%s", key);
+    }
+    return err;
 }
 
 du_err du_trainer_open_data(du_trainer *t, du_diag *diag) {
@@ -391,6 +396,9 @@ static du_err add_part(du_trainer *t, int64_t n_targets, int64_t *n_next, du_dia
             rows.next = &next.base;
         }
         err = err ? err : du_grad_add(t->ctx, t->grad, &rows, &objective.base, leaves, diag);
+        if (err != DU_OK) {
+            break; /* of what was to be measured nothing is known */
+        }
         put_losses(t, t->measured[DU_LEAF_LOSS] + i, t->losses, t->batch.targets);
         if (weight > 0) {
             put_losses(t, t->measured[DU_LEAF_NEXT_LOSS] + i, t->next_losses, t->next_targets);
@@ -606,8 +614,10 @@ static du_err measure(du_trainer *t, du_span own, double *losses, int64_t *n_tar
         du_cross_entropy objective = objective_of(t, 1);
         du_grad_rows rows = rows_of(t);
         err = err ? err : du_grad_loss(t->ctx, t->grad, &rows, &objective.base, diag);
-        put_losses(t, losses + i * t->batch.n_seq, t->losses, t->batch.targets);
-        *n_targets += t->batch.n_targets;
+        if (err == DU_OK) {
+            put_losses(t, losses + i * t->batch.n_seq, t->losses, t->batch.targets);
+            *n_targets += t->batch.n_targets;
+        }
     }
     end_passes(t);
     return err;

@@ -168,6 +168,14 @@ class Training(Base):
                 self.assertIn("tokenizer.json", program.run(
                     "run", self.path(model, "step-000011"), "-p", "x", status=1).err)
 
+    def test_the_folder_is_no_model(self):
+        """It says which checkpoint is the last."""
+        self.train("a", keys={"steps": 4, "checkpoint.every": 2})
+        done = program.run("inspect", self.path("a"), status=1)
+        self.assertIn(f"the model is in {self.path('a', 'step-000004')}\n", done.err)
+        done = program.run("run", self.path("a"), "-p", "x", status=1)
+        self.assertIn(f"the model is in {self.path('a', 'step-000004')}\n", done.err)
+
     def test_tokenizer_goes_with_it(self):
         _, size = self.make_tokenizer()
         for tokenizer in ("tok", "tok/tokenizer.json"):
@@ -574,11 +582,19 @@ class CommandLine(Base):
 
     def test_mistakes(self):
         tokens = self.path("tokens.bin")
+
+        def wrong(*pairs):
+            needed = ("steps=1", f"out={self.path('b')}", f"data.tokens={tokens}")
+            return [word for pair in needed + pairs for word in ("--set", pair)]
+
         for words, message in (
                 (("--set", "stepz=3"), "unknown key stepz, did you mean steps"),
                 (("--set", "steps"), "takes KEY=VALUE"),
                 (("--set", "steps=x"), "takes a whole number"),
                 ((), "neither init nor model.arch"),
+                (wrong("model.arch=deepseek"), "model_type 'deepseek' is not supported (deepseek_v3"),
+                (wrong("model.arch=llama"), "model.*: the key num_hidden_layers is missing"),
+                (wrong("init=x", "qat.type=Q7"), "qat.type: 'Q7' is no type (Q8_0, "),
                 (("--resume", "--overwrite"), "choose one"),
                 (("--json",), "--json goes with --keys"),
                 (("--keys", "--resume"), "--keys lists the keys"),
@@ -592,9 +608,10 @@ class CommandLine(Base):
         config = self.config("a", **{"nonsense": 1})
         self.assertIn(f"{config}:", program.run("train", config, status=2).err)
         self.assertIn("nowhere.conf", program.run("train", "nowhere.conf", status=1).err)
-        for keys, message in (({"data.tokens": "nowhere"}, "nowhere: cannot open it"),
-                              ({"model.arch": "gpt2"}, "gpt2"),
-                              ({"model.hidden_size": None}, "hidden_size"),
+        for keys, message in (({"data.tokens": "nowhere"}, "data.tokens: nowhere: cannot open it"),
+                              ({"data.tokens": None, "data.shards": "nowhere"},
+                               "data.shards: nowhere/index.json: cannot open it"),
+                              ({"data.validation": "nowhere"}, "data.validation: nowhere: cannot"),
                               ({"model.vocab_size": 60}, "outside the vocabulary"),
                               ({"seq_len": 4096}, "longer than max_position_embeddings"),
                               ({"mtp.weight": 0.1}, "mtp.weight"),

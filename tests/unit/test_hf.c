@@ -109,6 +109,10 @@ static void a_list_of_templates_has_names(void **state) {
 
 static void hostile_directories_are_refused(void **state) {
     (void)state;
+    static const char *const steps[] = {"step-000009", "step-000100", "step-000100.tmp", "step-",
+                                        "step-1000000"};
+    static const char *const last[] = {"/step-000009", "/step-000100", "/step-000100",
+                                       "/step-000100", "/step-1000000"};
     static const struct {
         const char *file, *text, *message;
         du_err code;
@@ -153,6 +157,17 @@ static void hostile_directories_are_refused(void **state) {
     du_hf *hf = NULL;
     assert_fails(du_hf_open(&hf, tmp.path, &diag), DU_ENOENT, &diag,
                  "neither config.json nor tokenizer.json");
+    put(&tmp, "adapter_config.json", "{}");
+    assert_fails(du_hf_open(&hf, tmp.path, &diag), DU_ENOENT, &diag, "dure merge BASE ");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) { /* what a run leaves */
+        assert_ok(du_dir_make(test_tmp_file(&tmp, steps[i]), &diag), &diag);
+        assert_fails(du_hf_open(&hf, tmp.path, &diag), DU_ENOENT, &diag, last[i]);
+        assert_int_equal(strcmp(strrchr(diag.msg, '/'), strrchr(last[i], '/')), 0);
+    }
+    unlink(test_tmp_file(&tmp, "adapter_config.json"));
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        assert_int_equal(rmdir(test_tmp_file(&tmp, steps[i])), 0);
+    }
     assert_fails(du_hf_open(&hf, test_tmp_file(&tmp, "absent"), &diag), DU_ENOENT, &diag,
                  "absent: no such directory");
     put(&tmp, "config.json", "{}");

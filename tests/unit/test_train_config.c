@@ -114,7 +114,6 @@ static void test_kept(void **state) {
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         assert_int_equal(set(pairs[i]), DU_OK);
     }
-    assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
     du_train_config first = config;
     json_t *kept = du_train_config_kept(&first);
     assert_int_equal(json_object_size(kept), 7); /* neither steps nor out */
@@ -167,8 +166,24 @@ static void test_check(void **state) {
     assert_int_equal(set("data.token_bytes=4"), DU_OK);
     assert_int_equal(set("schedule.warmup_steps=11"), DU_OK); /* the run may go on later */
     assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
-    assert_int_equal(set("model.arch=llama"), DU_OK);
+    assert_int_equal(set("qat.type=Q7"), DU_OK);
+    check_says("qat.type: 'Q7' is no type (");
+    assert_int_equal(set("qat.type=f8_e4m3"), DU_OK);
+    assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
+    assert_int_equal(set("model.arch=gpt2"), DU_OK);
     check_says("init and model.* are both given");
+    assert_int_equal(set("init="), DU_OK);
+    check_says("model.*: model_type 'gpt2' is not supported (deepseek_v3, deepseek_v2, ");
+    static const char *const shape[] = {"model.arch=llama",          "model.vocab_size=8",
+                                        "model.hidden_size=8",       "model.intermediate_size=4",
+                                        "model.num_hidden_layers=1", "model.num_attention_heads=2"};
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
+        check_says("model.*: ");
+        assert_int_equal(set(shape[i]), DU_OK);
+    }
+    assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
+    assert_int_equal(set("model.hidden_size=-8"), DU_OK);
+    check_says("model.*: hidden_size");
     du_train_config_done(&config);
 }
 

@@ -195,6 +195,32 @@ static void test_not_finite(void **state) {
     du_free(before);
 }
 
+/* A pass that fails, here for want of memory, leaves no losses that it did not compute. */
+static void test_fails(void **state) {
+    (void)state;
+    enum { NOT_MEASURED = -7 };
+    du_metrics m;
+    set("mtp.weight=0.1");
+    begin();
+    du_err err = DU_ENOMEM;
+    for (int64_t n = 1; err != DU_OK; n++) {
+        for (int64_t i = 0; i < N_SEQ; i++) {
+            trainer->measured[DU_LEAF_LOSS][i] = NOT_MEASURED;
+            trainer->measured[DU_LEAF_NEXT_LOSS][i] = NOT_MEASURED;
+        }
+        du_diag_reset(&diag);
+        du_mem_fail_at(n, false);
+        err = du_trainer_step(trainer, &m, &diag);
+        du_mem_fail_at(0, false);
+        assert_true(n > 3 || err == DU_ENOMEM);
+        for (int64_t i = 0; i < N_SEQ; i++) {
+            bool measured = err == DU_OK;
+            assert_true((trainer->measured[DU_LEAF_LOSS][i] != NOT_MEASURED) == measured);
+            assert_true((trainer->measured[DU_LEAF_NEXT_LOSS][i] != NOT_MEASURED) == measured);
+        }
+    }
+}
+
 static void refused(const char *pair, const char *says) {
     json_t *shape = NULL;
     set(pair);
@@ -224,8 +250,8 @@ static void test_keys(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(test_allocates_nothing), TEST(test_biases),
-                                       TEST(test_validation), TEST(test_not_finite),
-                                       TEST(test_keys)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_allocates_nothing), TEST(test_biases), TEST(test_validation),
+        TEST(test_not_finite),        TEST(test_fails),  TEST(test_keys)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
