@@ -4,6 +4,8 @@ import os
 import tempfile
 import unittest
 
+import program
+
 VOCAB = 64
 LLAMA = {"model.arch": "llama", "model.vocab_size": VOCAB, "model.hidden_size": 32,
          "model.intermediate_size": 48, "model.num_hidden_layers": 2,
@@ -17,6 +19,7 @@ DEEPSEEK = {"model.arch": "deepseek_v3", "model.vocab_size": VOCAB, "model.hidde
             "model.moe_intermediate_size": 16, "model.n_shared_experts": 1,
             "model.first_k_dense_replace": 1, "model.tie_word_embeddings": "true",
             "model.initializer_range": 0.1, "router.bias_step": 0.01, "router.seq_balance": 0.001}
+SPEED = ("tok_s", "products", "peak")  # of metrics.jsonl
 
 
 class InFolder(unittest.TestCase):
@@ -36,3 +39,11 @@ class InFolder(unittest.TestCase):
 
     def write_tokens(self, name, tokens, code="H"):
         return self.write(name, array.array(code, tokens).tobytes())
+
+    def metrics(self, out):
+        return program.json_lines(self.path(out), "metrics.jsonl")
+
+    def measured(self, out):
+        """What a second run repeats of metrics: all but the speed."""
+        return [{key: value for key, value in line.items() if key not in SPEED}
+                for line in self.metrics(out)]

@@ -174,6 +174,8 @@ typedef struct chunk {
 struct du_arena {
     chunk *first, *current;
     size_t chunk_bytes;
+    bool counting;
+    size_t counted; /* bytes */
 };
 
 _Static_assert(sizeof(chunk) <= DU_ALIGN, "an arena chunk's header fits one alignment unit");
@@ -191,6 +193,18 @@ du_arena *du_arena_new(size_t chunk_bytes) {
     du_arena *arena = du_alloc_zero(1, sizeof *arena);
     if (arena) {
         arena->chunk_bytes = chunk_bytes < 4096 ? 4096 : chunk_bytes;
+    }
+    return arena;
+}
+
+du_arena *du_arena_new_counting(void) {
+    du_arena *arena = du_arena_new(DU_ARENA_DUMMY_BYTES);
+    if (arena && !du_arena_alloc(arena, DU_ARENA_DUMMY_BYTES, 1)) {
+        du_arena_free(arena);
+        return NULL;
+    }
+    if (arena) {
+        arena->counting = true;
     }
     return arena;
 }
@@ -235,6 +249,10 @@ void *du_arena_alloc(du_arena *arena, size_t n, size_t size_bytes) {
         return NULL;
     }
     n_bytes = n_bytes / DU_ALIGN * DU_ALIGN;
+    if (arena->counting) {
+        arena->counted += n_bytes;
+        return (char *)arena->first + DU_ALIGN;
+    }
     chunk *c = arena->current;
     if (!c || c->size - c->used < n_bytes) {
         c = chunk_with_room(arena, n_bytes);
@@ -273,8 +291,8 @@ bool du_arena_holds(const du_arena *arena, const void *p) {
 }
 
 size_t du_arena_bytes(const du_arena *arena) {
-    size_t total = 0;
-    for (const chunk *c = arena->first; c; c = c->next) {
+    size_t total = arena->counted;
+    for (const chunk *c = arena->first; c && !arena->counting; c = c->next) {
         total += c->size;
     }
     return total;

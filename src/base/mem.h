@@ -65,6 +65,12 @@ typedef struct du_arena du_arena;
 /* Makes an arena whose chunks are at least chunk_bytes. Free with du_arena_free (takes NULL).
  * Returns NULL when memory is short. Not thread-safe. */
 du_arena *du_arena_new(size_t chunk_bytes);
+
+/* An arena that only counts: each piece it hands out is the same DU_ARENA_DUMMY_BYTES bytes, to be
+ * written by structs and never read, and du_arena_bytes is what an arena would have handed out. To
+ * learn what code that takes its memory from an arena will take. Free with du_arena_free. */
+enum { DU_ARENA_DUMMY_BYTES = 4096 };
+du_arena *du_arena_new_counting(void);
 void du_arena_free(du_arena *arena);
 
 /* n * size bytes aligned to DU_ALIGN, not zeroed; NULL when memory is short. */
@@ -82,7 +88,7 @@ void du_arena_release(du_arena *arena, du_arena_mark mark);
 /* Does the arena own this address? */
 bool du_arena_holds(const du_arena *arena, const void *p);
 
-/* Bytes held in chunks, used or not. */
+/* Bytes held in chunks, used or not; of a counting arena those asked for. */
 size_t du_arena_bytes(const du_arena *arena);
 
 #endif

@@ -12,10 +12,12 @@
 #include "base/cpu.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/bandwidth.h"
 #include "cli/cli.h"
 #include "cli/interrupt.h"
 #include "cli/out.h"
 #include "cli/ranks.h"
+#include "cli/train_plan.h"
 #include "cli/transfer.h"
 #include "train/run.h"
 
@@ -26,7 +28,7 @@ enum {
 static const double memory = 0.98; /* of the smoothed loss: what a step leaves of it */
 
 static du_opt_list sets;
-static bool keys, as_json, resume, overwrite, quiet, pin;
+static bool keys, plan, as_json, resume, overwrite, quiet, pin;
 static int64_t n_threads;
 static int isa;
 static du_ranks *ranks;
@@ -35,8 +37,10 @@ static const du_opt opts[] = {
     DU_OPTION_LIST(0, "set", "KEY=VALUE", &sets,
                    "set a key, over what CONFIG says; may be repeated"),
     DU_OPTION_FLAG(0, "keys", &keys, "list the keys: default, unit and meaning"),
-    DU_OPTION_FLAG(0, "json", &as_json,
-                   "with --keys: print a JSON array of objects: key, type, default, unit, help"),
+    DU_OPTION_FLAG(0, "plan", &plan,
+                   "tell what the run would take: parameters, operations, memory, speed; train "
+                   "nothing"),
+    DU_OPTION_FLAG(0, "json", &as_json, "with --keys, --plan: print JSON (docs/TRAINING.md)"),
     DU_OPTION_FLAG(0, "resume", &resume,
                    "go on from the last whole checkpoint; begin where there is none"),
     DU_OPTION_FLAG(0, "overwrite", &overwrite, "remove the run that the folder holds, and begin"),
@@ -137,6 +141,9 @@ static void show(view *v, const du_metrics *m) {
         du_str_addf(&line, "  validation %.4f", m->validation);
     }
     du_str_addf(&line, "  lr %.3g  norm %.3g  %.0f tok/s  ", m->lr, m->grad_norm, m->tok_s);
+    if (m->peak > 0) {
+        du_str_addf(&line, "%.0f %% of peak  ", 100 * m->peak);
+    }
     add_time(&line, left_s);
     du_str_add_s(&line, " left");
     if (v->live) {
@@ -182,6 +189,15 @@ static du_err do_steps(du_run *run, view *v, du_diag *diag) {
     return err;
 }
 
+/* Operations per second of the instructions that products are made of. */
+static double peak_of(const du_train_config *config, const du_ctx *ctx) {
+    bool bf16 = config->dtype == DU_TRAIN_BF16;
+    bool tiles = ctx->kern->gemm_bf16 == DU_GEMM_BF16_TILES;
+    double peak =
+        !bf16 ? 0 : du_cli_peak(ctx->kern, tiles ? DU_PROBE_AMX_BF16 : DU_PROBE_BF16, ctx->pool);
+    return peak > 0 ? peak : du_cli_peak(ctx->kern, DU_PROBE_F32, ctx->pool);
+}
+
 static du_err train(const du_train_config *config, const char *path, du_ctx *ctx, du_diag *diag) {
     du_run_params params = {.config = config,
                             .how = resume      ? DU_RUN_RESUME
@@ -189,6 +205,7 @@ static du_err train(const du_train_config *config, const char *path, du_ctx *ctx
                                                : DU_RUN_NEW,
                             .ctx = ctx,
                             .ranks = ranks,
+                            .peak = peak_of(config, ctx),
                             .companions = companions,
                             .note = note};
     du_run *run = NULL;
@@ -231,7 +248,10 @@ static du_err compute(const du_train_config *config, const char *path, du_diag *
         err = ctx.scratch ? DU_OK : du_fail_nomem(diag, "activations");
     }
     err = du_ranks_agree(ranks, err, diag);
-    err = err ? err : train(config, path, &ctx, diag);
+    if (err == DU_OK) {
+        err =
+            plan ? du_cli_train_plan(config, &ctx, as_json, diag) : train(config, path, &ctx, diag);
+    }
     du_arena_free(ctx.scratch);
     du_pool_free(ctx.pool);
     return err;
@@ -255,15 +275,18 @@ static du_cli_status train_as(const char *path, du_diag *diag) {
 
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
     if (keys) {
-        return n_args > 0 || sets.n > 0 || resume || overwrite
+        return n_args > 0 || sets.n > 0 || resume || overwrite || plan
                    ? du_cli_misuse(diag, "--keys lists the keys and trains nothing")
                    : du_cli_fail(print_keys(diag));
     }
-    if (as_json) {
-        return du_cli_misuse(diag, "--json goes with --keys");
+    if (as_json && !plan) {
+        return du_cli_misuse(diag, "--json goes with --keys and --plan");
     }
     if (pin && du_cli_ranks_wanted()) {
         return du_cli_misuse(diag, "--pin: mpirun binds the processes it starts (--bind-to)");
+    }
+    if (plan && du_cli_ranks_wanted()) {
+        return du_cli_misuse(diag, "--plan: plans one process; start it without mpirun");
     }
     if (resume && overwrite) {
         return du_cli_misuse(diag, "--resume keeps what --overwrite removes: choose one");
@@ -297,6 +320,7 @@ const du_cli_command du_cli_train = {
     .example = "dure train run.conf --threads 8\n"
                "mpirun -n 4 --bind-to none dure train run.conf\n"
                "dure train run.conf --resume --set steps=20000\n"
+               "dure train run.conf --plan\n"
                "dure train --keys",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,

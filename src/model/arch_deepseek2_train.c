@@ -293,4 +293,13 @@ static du_err bwd(const du_grad_pass *p, int64_t layer, float *dx, const float *
     return err;
 }
 
-const struct du_arch_train du_deepseek2_train = {take, fwd, bwd};
+/* take_grads and expand */
+static du_attn_scratch scratch(const du_hparams *hp, bool all) {
+    int64_t Q = hp->n_head * hp->k_dim, O = hp->n_head * hp->v_dim, R = hp->kv_rank;
+    int64_t KV = hp->n_head * (du_hparams_nope(hp) + hp->v_dim), Rq = hp->q_rank;
+    int64_t of_grads = 2 * (O + Q) + KV + R + hp->rope_dim + R + 2 * Rq;
+    return (du_attn_scratch){.row_values = of_grads + (all ? 0 : R + Q + O + KV + Rq),
+                             .again = all ? 0 : KV * R};
+}
+
+const struct du_arch_train du_deepseek2_train = {take, scratch, fwd, bwd};

@@ -123,4 +123,12 @@ static du_err bwd(const du_grad_pass *p, int64_t layer, float *dx, const float *
     return err;
 }
 
-const struct du_arch_train du_llama_train = {take, fwd, bwd};
+/* take_grads */
+static du_attn_scratch scratch(const du_hparams *hp, bool all) {
+    (void)all;
+    int64_t Q = hp->n_head * hp->k_dim, K = hp->n_head_kv * hp->k_dim;
+    int64_t V = hp->n_head_kv * hp->v_dim, O = hp->n_head * hp->v_dim;
+    return (du_attn_scratch){.row_values = O + 2 * (Q + K) + V};
+}
+
+const struct du_arch_train du_llama_train = {take, scratch, fwd, bwd};

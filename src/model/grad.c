@@ -151,18 +151,9 @@ static bool take_next(du_grad *g, int64_t T) {
     return g->next_embed && g->next_in && g->next_x && g->next_norm;
 }
 
-static du_err take_kept(du_grad *g, int64_t T) {
-    if (T <= g->T) {
-        return DU_OK;
-    }
+bool du_grad_take_kept(du_grad *g, int64_t T) {
     const du_hparams *hp = &g->params->model->hp;
     int64_t D = hp->d_model;
-    du_arena_free(g->arena);
-    g->T = 0;
-    g->arena = du_arena_new(ARENA_CHUNK);
-    if (!g->arena) {
-        return DU_ENOMEM;
-    }
     bool shared = g->how.keep != DU_KEEP_ALL;
     g->x = DU_KEEP(g->arena, float, T *D);
     g->norm = DU_KEEP(g->arena, float, T *D);
@@ -179,7 +170,17 @@ static du_err take_kept(du_grad *g, int64_t T) {
         g->layers[i].x = DU_KEEP(g->arena, float, T *D);
         good = good && g->layers[i].x;
     }
-    good = good && (g->n_layers == hp->n_layer || take_next(g, T));
+    return good && (g->n_layers == hp->n_layer || take_next(g, T));
+}
+
+static du_err take_kept(du_grad *g, int64_t T) {
+    if (T <= g->T) {
+        return DU_OK;
+    }
+    du_arena_free(g->arena);
+    g->T = 0;
+    g->arena = du_arena_new(ARENA_CHUNK);
+    bool good = g->arena && du_grad_take_kept(g, T);
     g->T = good ? T : 0;
     return good ? DU_OK : DU_ENOMEM;
 }

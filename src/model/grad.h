@@ -89,4 +89,29 @@ const int64_t *du_grad_counts(const du_grad *grad);
  */
 const double *du_grad_balances(const du_grad *grad);
 
+/* Memory in bytes of gradients and passes (grad_memory.c). */
+typedef struct {
+    size_t values;  /* gradients */
+    size_t nodes;   /* partial sums that wait between micro-batches */
+    size_t kept;    /* for the backward pass */
+    size_t scratch; /* most that a pass holds for itself; enough for ctx->scratch as one chunk */
+    size_t logits;  /* of that, logits */
+} du_grad_memory;
+
+/* What steps of n_micro micro-batches of n_seq sequences will take; params may be untouched zeros.
+ * how->n_leaves is not read. Returns DU_OK, DU_ENOMEM, DU_ELIMIT (a size beyond 2^63). */
+DU_NODISCARD
+du_err du_grad_measure(du_grad_memory *out, const du_ctx *ctx, const du_params *params,
+                       const du_grad_params *how, int64_t n_seq, int64_t seq_len, int64_t n_micro,
+                       du_diag *diag);
+
+/* Floating-point operations (two per multiply-add) per token of a sequence of seq_len that sees all
+ * tokens before it: products with matrices and attention. */
+typedef struct {
+    double forward, backward;
+    double again; /* what is computed a second time, besides */
+} du_grad_flops;
+
+du_grad_flops du_grad_count(const du_params *params, du_grad_keep keep, int64_t seq_len);
+
 #endif

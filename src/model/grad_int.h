@@ -17,12 +17,20 @@ typedef struct {
     const float *cos, *sin, *sin_back; /* [T, rope_dim/2]; sin_back = -sin */
 } du_grad_pass;
 
+/* What attention takes from scratch in the backward pass, and computes again. */
+typedef struct {
+    int64_t row_values; /* floats per row */
+    int64_t again;      /* multiply-adds per row of products that are computed again */
+} du_attn_scratch;
+
 /* What attention keeps is a struct of the architecture's, its arrays in an arena.
- *   take  makes one for T rows; all false: what is cheap is computed again; NULL: no memory
+ *   take     makes one for T rows; all false: what is cheap is computed again; NULL: no memory
+ *   scratch  as the passes take it (grad_memory.c)
  *   fwd   y [T,D] out from x [T,D], the normalised input of the layer
  *   bwd   dx [T,D] out, and gradients of the weights, from dy */
 struct du_arch_train {
     void *(*take)(du_arena *arena, const du_hparams *hp, int64_t T, bool all);
+    du_attn_scratch (*scratch)(const du_hparams *hp, bool all);
     du_err (*fwd)(const du_grad_pass *pass, int64_t layer, float *y, const float *x, void *kept);
     du_err (*bwd)(const du_grad_pass *pass, int64_t layer, float *dx, const float *dy,
                   const float *x, void *kept);
@@ -77,6 +85,16 @@ void du_grad_norm_fwd(const du_grad_run *r, float *y, const float *x, const floa
 /* r->dx += the gradient through a norm, from r->dy */
 DU_NODISCARD
 du_err du_grad_norm_bwd(const du_grad_run *r, const float *x, const float *w);
+
+/* Everything that is kept for T rows, from g->arena; false: no memory. */
+DU_NODISCARD
+bool du_grad_take_kept(du_grad *g, int64_t T);
+
+/* Rows whose logits exist at once, at most, and the parts of a sequence (grad_out.c). */
+typedef struct {
+    int64_t rows, n_seqs, parts;
+} du_grad_out_plan;
+du_grad_out_plan du_grad_plan_out(const du_hparams *hp, int64_t seq_len);
 
 /* The output matrix over the rows of `norm`: logits, objective, r->dy = d(loss)/d(norm).
  * i  0 for the trunk, whose gradient of the matrix is written; 1 behind it: added */

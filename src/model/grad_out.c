@@ -28,6 +28,12 @@ static out_plan plan_out(const du_hparams *hp, int64_t seq_len) {
     return p;
 }
 
+du_grad_out_plan du_grad_plan_out(const du_hparams *hp, int64_t seq_len) {
+    out_plan p = plan_out(hp, seq_len);
+    int64_t part = (seq_len + p.parts - 1) / p.parts;
+    return (du_grad_out_plan){p.n_seqs * part, p.n_seqs, p.parts};
+}
+
 typedef struct {
     const du_grad_run *run;
     const float *norm; /* [T,D] */

@@ -245,6 +245,7 @@ static work make_work(const du_ctx *ctx, du_gemm_kind kind, const du_attn_train 
 
 /* Runs the tasks, with scratch_bytes for each thread. */
 static du_err run(du_ctx *ctx, work *w, du_task_fn *task, void *arg) {
+    double begin_s = du_products_begin(ctx);
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     int64_t n_threads = du_pool_n_threads(ctx->pool);
     w->scratch = DU_SCRATCH(ctx, char, n_threads *(int64_t)w->scratch_bytes);
@@ -253,6 +254,7 @@ static du_err run(du_ctx *ctx, work *w, du_task_fn *task, void *arg) {
     }
     du_pool_run(ctx->pool, task, arg, n_tasks(w->a));
     du_arena_release(ctx->scratch, mark);
+    du_products_end(ctx, begin_s);
     return DU_OK;
 }
 
@@ -405,4 +407,12 @@ du_err du_attn_train_bwd(du_ctx *ctx, du_gemm_kind kind, const du_attn_train *a,
     bwd_room f;
     bw.w.scratch_bytes = lay_out_bwd(&bw.w, &f, NULL);
     return run(ctx, &bw.w, bwd_task, &bw);
+}
+
+size_t du_attn_train_bytes(const du_ctx *ctx, du_gemm_kind kind, const du_attn_train *attn) {
+    work w = make_work(ctx, kind, attn, NULL, NULL, NULL);
+    fwd_room fwd;
+    bwd_room bwd;
+    size_t a = lay_out_fwd(&w, &fwd, NULL), b = lay_out_bwd(&w, &bwd, NULL);
+    return a > b ? a : b;
 }

@@ -53,4 +53,7 @@ du_err du_attn_train_bwd(du_ctx *ctx, du_gemm_kind kind, const du_attn_train *a,
                          float *dk, float *dv, const float *dout, const float *out,
                          const float *lse, const float *q, const float *k, const float *v);
 
+/* Bytes of scratch that each thread takes in them, at most. */
+size_t du_attn_train_bytes(const du_ctx *ctx, du_gemm_kind kind, const du_attn_train *attn);
+
 #endif

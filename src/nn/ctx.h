@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "kern/kern.h"
@@ -24,6 +25,8 @@ typedef struct {
     void *tap_user;
     bool strips;         /* products may use strips, and write them */
     size_t repack_bytes; /* of strips: while some are left in this pass, products write more */
+    double *products_s;  /* seconds in products of nn/gemm.h and attention of training are added
+                            to it; NULL: they are not timed */
     /* Told that stored weights will not be read again soon; NULL: nobody minds */
     void (*unload)(void *user, const void *p, size_t n_bytes);
     void *unload_user;
@@ -35,6 +38,16 @@ static inline void du_tap(const du_ctx *ctx, const char *name, int64_t layer, co
                           int64_t T, int64_t D) {
     if (ctx->tap) {
         ctx->tap(ctx->tap_user, name, layer, -1, x, T, D);
+    }
+}
+
+/* Around products: their beginning, and what is added behind them. */
+static inline double du_products_begin(const du_ctx *ctx) {
+    return ctx->products_s ? du_clock_s() : 0;
+}
+static inline void du_products_end(const du_ctx *ctx, double begin_s) {
+    if (ctx->products_s) {
+        *ctx->products_s += du_clock_s() - begin_s;
     }
 }
 

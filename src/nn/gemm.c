@@ -260,6 +260,7 @@ static du_gemm_src with_k_rows(du_gemm_src s, bool k_rows) {
 
 static du_err multiply(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, int64_t n_jobs,
                        bool dgrad) {
+    double begin_s = du_products_begin(ctx);
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     gemm_work w = {.gemm = &ctx->kern->gemm[kind], .n_products = n_jobs};
     w.products = DU_SCRATCH(ctx, product, n_jobs);
@@ -284,6 +285,7 @@ static du_err multiply(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, 
     }
     err = err || n_jobs == 0 ? err : run(ctx, &w);
     du_arena_release(ctx->scratch, mark);
+    du_products_end(ctx, begin_s);
     return err;
 }
 
@@ -542,7 +544,9 @@ du_err du_gemm_wgrad(du_ctx *ctx, du_gemm_kind kind, const du_gemm_grad *grads, 
                    .n_products = n_grads,
                    .leaves = leaves};
     DU_CHECK(leaves.first >= 0 && leaves.n >= 0 && leaves.first + leaves.n > 0);
+    double begin_s = du_products_begin(ctx);
     du_err err = n_grads > 0 ? compute_grads(ctx, &w, grads) : DU_OK;
     du_arena_release(ctx->scratch, mark);
+    du_products_end(ctx, begin_s);
     return err;
 }

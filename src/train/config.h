@@ -72,6 +72,10 @@ typedef struct {
     struct {
         int64_t every, batches;
     } validate;
+    struct {
+        double factor;
+        int64_t steps;
+    } spike;
 } du_train_config;
 
 /* Everything at its default. Returns DU_OK, DU_ENOMEM. Free with du_train_config_done. */

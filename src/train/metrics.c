@@ -87,6 +87,12 @@ static void add_line(du_str *s, const du_metrics *m) {
     add_f64(s, "lr", m->lr);
     add_i64(s, "tokens", m->tokens);
     add_f64(s, "tok_s", m->tok_s);
+    if (m->products > 0) {
+        add_f64(s, "products", m->products);
+    }
+    if (m->peak > 0) {
+        add_f64(s, "peak", m->peak);
+    }
     add_f64(s, "balance", m->balance);
     add_f64(s, "mtp_loss", m->mtp);
     add_f64(s, "overload", m->overload);

@@ -21,6 +21,8 @@ typedef struct {
     double overload;   /* max over mean of an expert's tokens, less 1, meaned over layers:
                           MaxVio_batch   of arXiv 2408.15664, eq. 4 */
     double mtp;        /* mean cross-entropy of the token behind the next */
+    double products;   /* share of the step's time in products and attention */
+    double peak;       /* operations of the step per second over what the machine can do */
     double validation; /* mean cross-entropy of the validation data, after the update */
 } du_metrics;
 

@@ -64,13 +64,18 @@ static bool take_spans(du_optim *o) {
     return o->spans != NULL;
 }
 
+/* How many blocks of moments an optimizer has, of the running mean apart. */
+static size_t n_moments(const du_train_config *config) {
+    bool sgd = config->optim.name == DU_OPTIM_SGD;
+    return sgd ? config->optim.momentum > 0 : 2;
+}
+
 du_err du_optim_init(du_optim *optim, const du_train_config *config, const du_params *params,
                      du_ranks *ranks, du_diag *diag) {
-    bool sgd = config->optim.name == DU_OPTIM_SGD;
     *optim = (du_optim){.config = config, .params = params, .ranks = ranks};
     bool failed = !take_spans(optim);
-    optim->m = take(params, !sgd || config->optim.momentum > 0, &failed);
-    optim->v = take(params, !sgd, &failed);
+    optim->m = take(params, n_moments(config) > 0, &failed);
+    optim->v = take(params, n_moments(config) > 1, &failed);
     optim->mean = take(params, config->ema.decay > 0, &failed);
     if (failed) {
         du_optim_done(optim);
@@ -254,6 +259,53 @@ static du_err muon_steps(du_ctx *ctx, const step_job *job) {
         }
     }
     return err;
+}
+
+/* What Muon's matrix holds while it is made orthogonal, its products' panels too. */
+static size_t muon_bytes(const du_gemm *g, const du_param *t) {
+    int64_t r = t->rows < t->cols ? t->rows : t->cols, c = t->rows + t->cols - r;
+    return (size_t)(2 * r * (c + r)) * sizeof(float) + du_gemm_b_bytes(g, r > c ? r : c, r);
+}
+
+static size_t muon_scratch(const du_kern *kern, const du_train_config *config,
+                           const du_params *params) {
+    const du_gemm *g = &kern->gemm[config->dtype == DU_TRAIN_BF16 ? kern->gemm_bf16 : DU_GEMM_F32];
+    size_t bytes = 0, most = 0;
+    int64_t n = 0, n_values = 0;
+    for (int64_t i = 0; i < params->n; i++) {
+        const du_param *t = &params->at[i];
+        if (is_muon(config, t)) {
+            bytes += muon_bytes(g, t);
+            n_values += t->rows * t->cols;
+            n++;
+        }
+        most = bytes > most ? bytes : most;
+        if (n == MUON_MATRICES || n_values >= MUON_VALUES) {
+            bytes = 0;
+            n = n_values = 0;
+        }
+    }
+    return most;
+}
+
+/* Bytes of a rank's part of n values. */
+static size_t share_of(int64_t n, int64_t n_ranks) {
+    return (size_t)((n + n_ranks - 1) / n_ranks) * sizeof(float);
+}
+
+du_optim_memory du_optim_measure(const du_kern *kern, const du_train_config *config,
+                                 const du_params *params, int64_t n_ranks) {
+    int64_t n_values = params->n_values * (int64_t)n_moments(config);
+    for (int64_t i = 0; i < params->n; i++) { /* second moments that are never written */
+        const du_param *t = &params->at[i];
+        n_values -= is_muon(config, t) ? t->rows * t->cols : 0;
+    }
+    int64_t n_means = config->ema.decay > 0 ? params->n_values : 0;
+    size_t n_runs = (size_t)(params->n_values / RUN + 1);
+    return (du_optim_memory){.moments = share_of(n_values, n_ranks),
+                             .mean = share_of(n_means, n_ranks),
+                             .scratch =
+                                 muon_scratch(kern, config, params) + n_runs * sizeof(double)};
 }
 
 du_err du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,

@@ -25,6 +25,15 @@ typedef struct {
     float *mean; /* running mean of the weights, with ema.decay > 0 */
 } du_optim;
 
+/* Memory in bytes of one of n_ranks: what du_optim_init takes, and at most the scratch of a step.
+ */
+typedef struct {
+    size_t moments, mean, scratch;
+} du_optim_memory;
+
+du_optim_memory du_optim_measure(const du_kern *kern, const du_train_config *config,
+                                 const du_params *params, int64_t n_ranks);
+
 /* Moments of zeros; the running mean begins at the weights as they are. config, params and ranks
  * are borrowed. Returns DU_OK, DU_ENOMEM. Free with du_optim_done, which takes an empty one. */
 DU_NODISCARD

@@ -2,6 +2,7 @@
  *
  *     OUT/lock             locked by the process that works here (flock), empty
  *     OUT/metrics.jsonl    a line per step (train/metrics.h)
+ *     OUT/events.*         the same for TensorBoard, a file per process (train/events.h)
  *     OUT/step-NNNNNN/     checkpoints (train/checkpoint.h)
  *
  * The lines of metrics.jsonl are on the disk before the checkpoint that follows them, so a run that
@@ -17,6 +18,8 @@
 #include "base/dir.h"
 #include "base/file.h"
 #include "model/lora.h"
+#include "train/events.h"
+#include "train/spike.h"
 
 struct du_run {
     du_run_params params;
@@ -24,7 +27,9 @@ struct du_run {
     du_trainer *trainer;
     du_companions companions;
     du_metrics_file metrics;
+    du_events events;
     du_train_state state; /* as of the last checkpoint; best_* also of the steps behind it */
+    du_spike spike;       /* of the steps of this process */
     char *saved;          /* folder of the last checkpoint; NULL: none */
 };
 
@@ -72,7 +77,7 @@ static du_err empty_folder(const char *out, const int64_t *steps, size_t n, du_d
         err = path ? du_dir_remove(path, diag) : du_fail_nomem(diag, out);
     }
     du_free(path);
-    return err;
+    return err ? err : du_events_remove(out, diag);
 }
 
 static du_err set_saved(du_run *run, int64_t step, du_diag *diag) {
@@ -242,6 +247,10 @@ static du_err open_run(du_run *run, du_diag *diag) {
         bool anew = run->params.how == DU_RUN_OVERWRITE;
         err = anew ? empty_folder(out, steps, n, diag) : DU_OK;
         err = err ? err : du_metrics_open(&run->metrics, out, run->trainer->step, diag);
+        err = err ? err : du_events_open(&run->events, out, run->trainer->step, diag);
+    }
+    if (err == DU_OK) {
+        run->trainer->peak = run->params.peak * (double)du_ranks_n(ranks);
     }
     du_free(steps);
     return du_ranks_agree(ranks, err, diag);
@@ -252,7 +261,7 @@ du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag) {
     if (!run) {
         return du_fail_nomem(diag, "the run");
     }
-    *run = (du_run){.params = *params, .lock = -1, .metrics.fd = -1};
+    *run = (du_run){.params = *params, .lock = -1, .metrics.fd = -1, .events.fd = -1};
     du_err err = open_run(run, diag);
     if (err != DU_OK) {
         du_run_close(run);
@@ -267,6 +276,7 @@ void du_run_close(du_run *run) {
         return;
     }
     du_metrics_close(&run->metrics);
+    du_events_close(&run->events);
     du_trainer_free(run->trainer);
     du_companions_done(&run->companions);
     du_dir_unlock(run->lock);
@@ -303,9 +313,9 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     }
     run->state = state;
     err = set_saved(run, t->step, diag);
-    if (err == DU_OK && is_first(run)) {
+    if (err == DU_OK && is_first(run) && run->spike.n_high == 0) {
         err = du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
-    }
+    } /* else the checkpoint before a spike stays until it is over */
     return du_ranks_agree(ranks, err, diag);
 }
 
@@ -324,6 +334,20 @@ static du_err validate(du_run *run, du_metrics *m, bool saving, du_diag *diag) {
     return err;
 }
 
+static du_err check_spike(du_run *run, const du_metrics *m, du_diag *diag) {
+    const du_train_config *config = run->params.config;
+    double factor = config->spike.factor;
+    int64_t n_steps = config->spike.steps;
+    if (!du_spike_add(&run->spike, m->loss, factor, n_steps)) {
+        return DU_OK;
+    }
+    return du_fail(diag, DU_ELIMIT,
+                   "step %lld: the loss is %g, and since step %lld above %g times the smoothed "
+                   "loss, %g; a lower optim.lr or optim.clip, or a higher spike.factor, may do",
+                   (long long)m->step, m->loss, (long long)(m->step - n_steps + 1), factor,
+                   du_spike_smooth(&run->spike));
+}
+
 du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {
     const du_train_config *config = run->params.config;
     du_err err = du_trainer_step(run->trainer, out, diag);
@@ -337,7 +361,9 @@ du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {
     }
     if (err == DU_OK && is_first(run)) {
         err = du_metrics_add(&run->metrics, out, diag);
+        err = err ? err : du_events_add(&run->events, out, diag);
     }
+    err = err ? err : check_spike(run, out, diag);
     err = du_ranks_agree(run->params.ranks, err, diag);
     return err || !saving ? err : du_run_save(run, diag);
 }

@@ -22,6 +22,7 @@ typedef struct {
     du_run_how how;
     du_ctx *ctx;     /* borrowed until the close */
     du_ranks *ranks; /* borrowed until the close; all see the same folder; rank 0 alone writes */
+    double peak; /* operations per second of the machine (`peak` of metrics.jsonl); 0: unknown */
     /* Adds what checkpoints hold beside the model; called for a run that begins, and for one that
      * goes on when the configuration names a tokenizer. NULL: nothing */
     du_err (*companions)(void *user, const du_train_config *config, du_companions *c,
@@ -45,8 +46,9 @@ const du_trainer *du_run_trainer(const du_run *run);
 bool du_run_done(const du_run *run); /* all steps are */
 
 /* A step, its line in metrics.jsonl, and the checkpoint when one is due. *out as in that line.
- * Returns the errors of du_trainer_step, du_metrics_add and du_checkpoint_save; the run cannot go
- * on after one, its last checkpoint is whole. */
+ * Returns the errors of du_trainer_step, du_metrics_add and du_checkpoint_save, DU_ELIMIT where the
+ * loss stays above spike.factor times the smoothed one (checkpoints before it stay); the run cannot
+ * go on after one, its last checkpoint is whole. */
 DU_NODISCARD
 du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag);
 

@@ -19,6 +19,7 @@
 #include "base/json.h"
 #include "model/convert.h"
 #include "model/lora.h"
+#include "train/plan.h"
 #include "train/schedule.h"
 
 static double sum_leaves(const double *leaves, int64_t n) {
@@ -176,6 +177,26 @@ static du_err make_adapters(du_trainer *t, du_diag *diag) {
     return err ? err : du_lora_new(&t->params, model, &lora, diag);
 }
 
+/* Refuses what does not fit, and takes scratch as one piece, so that none of it is lost between
+ * pieces. */
+static du_err take_room(du_trainer *t, const json_t *shape, du_diag *diag) {
+    const du_train_config *config = t->config;
+    du_span most = t->leaves[0]; /* no rank has more */
+    du_train_share share = {.n_ranks = du_ranks_n(t->ranks),
+                            .n_here = t->ranks ? t->ranks->link.n_here : 1,
+                            .n_seq = t->part.n_seq,
+                            .n_micro = (most.end - most.first) / t->part.n_seq};
+    du_train_plan plan;
+    du_err err = du_train_plan_make(&plan, t->ctx, config, shape, &share, diag);
+    err = err ? err : du_train_plan_check(&plan, config, diag);
+    du_arena_mark mark = du_arena_get_mark(t->ctx->scratch);
+    if (err == DU_OK && !DU_SCRATCH(t->ctx, char, plan.levels[config->recompute].scratch)) {
+        err = du_fail_nomem(diag, "activations");
+    }
+    du_arena_release(t->ctx->scratch, mark);
+    return err;
+}
+
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                       const json_t *shape, du_ranks *ranks, du_diag *diag) {
     du_trainer *t = du_alloc_zero(1, sizeof *t);
@@ -183,14 +204,16 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
         return du_fail_nomem(diag, "the trainer");
     }
     *t = (du_trainer){.config = config, .ctx = ctx, .ranks = ranks};
+    bool adapters = config->lora.rank > 0;
     du_err err = take_part(t) ? DU_OK : du_fail_nomem(diag, "the trainer");
-    if (err == DU_OK) {
-        err =
-            config->lora.rank > 0 ? make_adapters(t, diag) : du_params_new(&t->params, shape, diag);
-    }
+    err = err || adapters ? err : take_room(t, shape, diag);
+    err = err ? err : adapters ? make_adapters(t, diag) : du_params_new(&t->params, shape, diag);
     err = err ? err : check_keys(t, diag);
     err = err ? err : du_optim_init(&t->optim, config, t->params, ranks, diag);
     err = err ? err : make_grad(t, diag);
+    if (err == DU_OK && !adapters) {
+        t->flops = du_grad_count(t->params, (du_grad_keep)config->recompute, config->seq_len);
+    }
     if (err == DU_OK && *config->qat.type) {
         err = du_qat_init(&t->qat, config->qat.type, t->params, diag);
     }
@@ -570,13 +593,24 @@ static du_err fail_step(const du_trainer *t, du_err err, du_diag *diag) {
     return du_fail(diag, err, "step %lld: %s", (long long)t->step + 1, du_err_text(err));
 }
 
+/* What the step's time went to, and how fast it was. */
+static void add_speed(const du_trainer *t, du_metrics *m, int64_t n_tokens, double seconds,
+                      double products_s) {
+    double operations = t->flops.forward + t->flops.backward;
+    m->tok_s = (double)n_tokens / seconds;
+    m->products = products_s / seconds;
+    m->peak = t->peak > 0 ? m->tok_s * operations / t->peak : (double)NAN;
+}
+
 du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     const du_train_config *config = t->config;
-    double start = du_clock_s(), loss = 0, mtp = 0, norm = 0;
+    double start = du_clock_s(), loss = 0, mtp = 0, norm = 0, products_s = 0;
     int64_t n_targets;
+    t->ctx->products_s = &products_s;
     du_err err = count_targets(t, &n_targets, diag);
     err = err ? err : add_all(t, n_targets, &loss, &mtp, diag);
     err = err ? err : du_optim_norm(t->ctx, &t->optim, du_grad_values(t->grad), &norm, diag);
+    t->ctx->products_s = NULL;
     if (err != DU_OK) {
         return fail_step(t, err, diag);
     }
@@ -596,11 +630,11 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
                         .grad_norm = norm,
                         .lr = lr,
                         .tokens = t->step * n_tokens,
-                        .tok_s = (double)n_tokens / (du_clock_s() - start),
                         .balance = balanced ? sum_leaves(balances, n) : (double)NAN,
                         .overload = overload_of(t),
                         .mtp = mtp,
                         .validation = (double)NAN};
+    add_speed(t, out, n_tokens, du_clock_s() - start, products_s);
     return DU_OK;
 }
 

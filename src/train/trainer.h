@@ -43,7 +43,9 @@ typedef struct {
     /* Of the token behind the next, with mtp.weight; [rows of the batch] */
     int32_t *next_targets;
     double *next_losses;
-    int64_t step; /* steps done */
+    int64_t step;        /* steps done */
+    du_grad_flops flops; /* per token */
+    double peak;         /* operations per second of the machine, 0: unknown; set by the caller */
 } du_trainer;
 
 /* The config.json of the model that the configuration begins with: that of init, or model.*.
@@ -58,8 +60,9 @@ du_err du_trainer_shape(json_t **out, const du_train_config *config, du_diag *di
  * shape  a config.json; not read with lora.rank
  * ranks  borrowed
  * Returns DU_OK, DU_EFORMAT (no model's config.json), DU_EUNSUPPORTED (an architecture without a
- * backward pass, a key that needs what the model has not), DU_ENOMEM; with lora.rank the errors of
- * du_model_open and DU_EINVAL (lora.targets names no layer). */
+ * backward pass, a key that needs what the model has not), DU_ENOMEM (also where the plan of the
+ * run does not fit; ctx->scratch grows to what it says); with lora.rank, for which no plan is made,
+ * the errors of du_model_open and DU_EINVAL (lora.targets names no layer). */
 DU_NODISCARD
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                       const json_t *shape, du_ranks *ranks, du_diag *diag);

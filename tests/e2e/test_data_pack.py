@@ -310,10 +310,7 @@ class DataPack(folder.InFolder):
                 **{f"model.{key}": value for key, value in model.items()}, **keys}
         pairs = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
         done = program.run("train", *pairs, *words, status=status)
-        if status:
-            return done.err
-        return [{k: v for k, v in line.items() if k != "tok_s"}
-                for line in program.json_lines(self.path(out), "metrics.jsonl")]
+        return done.err if status else self.measured(out)
 
     def test_training_on_a_text_and_on_its_tokens(self):
         """One long document, packed, is the same run as its raw tokens."""

@@ -74,10 +74,6 @@ class Base(folder.InFolder):
     def train(self, n_ranks, out, *words, status=0, **more):
         return self.end(self.start(n_ranks, out, *words, **more), status)
 
-    def measured(self, out):
-        lines = program.json_lines(self.path(out), "metrics.jsonl")
-        return [{key: value for key, value in line.items() if key != "tok_s"} for line in lines]
-
     def files(self, out, step):
         folder, found = self.path(out, f"step-{step:06}"), {}
         for name in os.listdir(folder):

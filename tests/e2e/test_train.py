@@ -13,12 +13,13 @@ import struct
 import subprocess
 import sys
 import time
+import unittest
 
 import folder
 import program
 import tap
 import terminal
-from folder import DEEPSEEK, LLAMA, VOCAB
+from folder import DEEPSEEK, LLAMA, SPEED, VOCAB
 
 KILLS = int(os.environ.get("DURE_TEST_KILLS", "4"))
 MODELS = {"llama": LLAMA, "deepseek": DEEPSEEK}
@@ -64,13 +65,9 @@ class Base(folder.InFolder):
         return program.run("train", self.config(out, model, **(keys or {})), *words, status=status,
                            **more)
 
-    def metrics(self, out):
-        return program.json_lines(self.path(out), "metrics.jsonl")
-
-    def measured(self, out):
-        """What a second run repeats: all but the speed."""
-        return [{key: value for key, value in line.items() if key != "tok_s"}
-                for line in self.metrics(out)]
+    def names(self, out):
+        """Of the folder's files, event files apart, which have the time in their names."""
+        return sorted(name for name in os.listdir(self.path(out)) if "tfevents" not in name)
 
     def checkpoints(self, out):
         return sorted(name for name in os.listdir(self.path(out)) if name.startswith("step-"))
@@ -124,7 +121,7 @@ class Training(Base):
                 for key in ("balance", "overload"):
                     self.assertEqual(key in lines[0], model == "deepseek")
                 self.assertNotIn("mtp_loss", lines[0])
-                self.assertEqual(sorted(os.listdir(self.path(model))),
+                self.assertEqual(self.names(model),
                                  ["lock", "metrics.jsonl", "step-000150"])
                 self.assertEqual(sorted(self.files(model, 150)),
                                  ["config.json", "model.safetensors", "state.json",
@@ -297,8 +294,8 @@ class Training(Base):
         # It changes nothing else, and what is measured is the loss of those sequences.
         self.train("c")
         for line in lines:
-            line.pop("validation", None)
-            line.pop("tok_s")
+            for key in ("validation", *SPEED):
+                line.pop(key, None)
         self.assertEqual(lines, self.measured("c"))
         self.train("d", keys={"data.validation": self.path("tokens.bin"), "validate.every": 11,
                               "validate.batches": 1, "optim.lr": 0})
@@ -456,7 +453,7 @@ class Folder(Base):
             with open(self.path("a", name), "w", encoding="utf-8"):
                 pass
         self.train("a", "--overwrite", keys={"steps": 3})
-        self.assertEqual(sorted(os.listdir(self.path("a"))),
+        self.assertEqual(self.names("a"),
                          ["lock", "metrics.jsonl", "notes.txt", "step-000003", "step-mine"])
         self.assertEqual(len(self.metrics("a")), 3)
         with open(self.path("a", "step-000003", "notes.txt"), "w", encoding="utf-8"):
@@ -543,7 +540,7 @@ class Folder(Base):
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, size)))
         self.assertEqual(process.returncode, 1)
         self.assertIn(b"state.safetensors: cannot write it: File too large", process.stderr)
-        self.assertEqual(sorted(os.listdir(self.path("b"))), ["lock", "metrics.jsonl"])
+        self.assertEqual(self.names("b"), ["lock", "metrics.jsonl"])
 
     def test_not_finite(self):
         """Weights that explode end the run; the checkpoint before it stays."""
@@ -626,7 +623,7 @@ class CommandLine(Base):
         err = self.train("a", keys={"steps": 25}).err.splitlines()
         self.assertEqual([line.split("  ")[0] for line in err],
                          ["step 1/25", "step 10/25", "step 20/25", "step 25/25"])
-        self.assertRegex(err[1], r"loss \d\.\d+  smooth \d\.\d+  lr \S+  norm \S+  [\d,]+ tok/s  "
+        self.assertRegex(err[1], r"loss \d\.\d+  smooth \d\.\d+  lr \S+  norm \S+  [\d,]+ tok/s  (\d+ % of peak  )?"
                                  r"\d+:\d\d left$")
         self.assertEqual(self.train("b", "--quiet").err, "")
 
@@ -637,6 +634,69 @@ class CommandLine(Base):
         self.assertIn("\rstep 1/12", seen)
         for line in seen.replace("\n", "\r").split("\r"):
             self.assertLessEqual(len(line.replace("\033[K", "")), 60 + len(self.path("a")))
+
+
+class Plan(Base):
+    def plan(self, out, *words, model="llama", status=0, **keys):
+        return program.run("train", self.config(out, model, **keys), "--plan", *words,
+                           status=status)
+
+    def test_json(self):
+        """Fields as the manual lists them, and nothing is left behind."""
+        for model in MODELS:
+            plan = json.loads(self.plan(model, "--json", model=model).out)
+            memory = plan["memory_bytes"]
+            self.assertEqual(list(memory["total"]), ["none", "cheap", "layer"])
+            kinds = ("weights", "rounded", "gradients", "waiting", "moments", "mean", "kept",
+                     "scratch")
+            self.assertEqual(memory["total"]["none"], sum(memory[kind] for kind in kinds))
+            self.assertEqual(memory["moments"], 2 * memory["weights"])
+            self.assertEqual(memory["mean"], memory["weights"])
+            self.assertEqual(plan["tokens_per_step"], 64)
+            self.assertEqual(plan["flops_rule"], 6 * plan["params_active"])
+            self.assertTrue(plan["fits"])
+            self.assertAlmostEqual(plan["run_s"], 12 * plan["step_s"])
+            self.assertGreater(plan["tok_s"], 0)
+            self.assertFalse(os.path.exists(self.path(model)))
+
+    def test_text(self):
+        text = self.plan("text").out
+        for word in ("parameters", "forward", "moments", "recompute = none (set)", "tok/s"):
+            self.assertIn(word, text)
+
+    def test_what_does_not_fit_is_refused(self):
+        """With the numbers and keys, by the plan and by the run."""
+        large = {"batch_seqs": 1 << 20, "seq_len": 2048, "model.max_position_embeddings": 4096}
+        for words in (("--plan", "--json"), ()):
+            done = program.run("train", self.config("large", **large), *words, status=1)
+            self.assertRegex(done.err, r"the run needs \d+ MB and \d+ MB are free: .*batch_seqs")
+        self.assertEqual(self.checkpoints("large"), [])
+
+    @unittest.skipUnless(os.environ.get("DURE_TEST_SPEED"), "DURE_TEST_SPEED=1 on a quiet machine")
+    def test_speed(self):
+        """Within 25 % of a run's."""
+        keys = {**DEEPSEEK, "model.hidden_size": 256, "model.num_hidden_layers": 6,
+                "model.moe_intermediate_size": 128, "model.vocab_size": 2048, "seq_len": 256,
+                "batch_seqs": 16, "steps": 8}
+        said = json.loads(self.plan("speed", "--json", **keys).out)["tok_s"]
+        self.train("speed", keys=keys)
+        speeds = sorted(line["tok_s"] for line in self.metrics("speed")[1:])
+        self.assertAlmostEqual(said / speeds[len(speeds) // 2], 1, delta=0.25)
+
+
+class Spike(Base):
+    def test_the_run_stops_and_keeps_the_checkpoint_before(self):
+        """20 steps of one token and then any: the message names the steps."""
+        rng = random.Random(9)
+        self.write_tokens("jump.bin", [5] * 1280 + [rng.randrange(VOCAB) for _ in range(1280)])
+        done = self.train("spike", status=1,
+                          keys={"data.tokens": self.path("jump.bin"), "spike.factor": 2,
+                                "spike.steps": 3, "steps": 40, "checkpoint.every": 1,
+                                "checkpoint.keep": 1})
+        self.assertRegex(done.err,
+                         r"step 23: the loss is \S+, and since step 21 above 2 times the smoothed")
+        self.assertIn("step-000020", self.checkpoints("spike"))
+        self.assertEqual(self.metrics("spike")[-1]["step"], 23)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,219 @@
+/* What gradients take and cost, before they are computed.
+ *
+ * Kept activations are counted by the code that takes them, on an arena that only counts. Partial
+ * sums follow from the numbers of leaves, as du_grad_add and du_grad_out ask for them. Scratch is
+ * the largest of the phases of a pass, each beside the rows' gradients:
+ *
+ *     feed-forward   hidden rows and their gradients; of experts also rows of slots [T*K,D]
+ *     attention      du_arch_train.scratch; per thread du_attn_train_bytes
+ *     output         logits
+ *
+ * and beside them the panels of the phase's products (nn/gemm.c). The phases stand in grad_layer.c,
+ * moe_train.c, grad_out.c; each bound is of the size of what it bounds, not below it. */
+#include "model/grad_int.h"
+#include "nn/basic.h"
+
+enum {
+    TILE = 384,      /* rows and columns of sums of a gradient's task (GRAD_TILE in nn/gemm.c) */
+    SMALL = 1 << 19, /* lists of jobs, ends of leaves, rounding */
+};
+
+typedef struct {
+    const du_ctx *ctx;
+    const du_hparams *hp;
+    const du_gemm *g;
+    du_gemm_kind kind;
+    int64_t T, n_seq, seq_len, n_threads, n_leaves;
+    int64_t n_cols; /* of the widest matrix */
+    bool all;
+} pass;
+
+static size_t floats(int64_t n) {
+    return (size_t)n * sizeof(float);
+}
+
+static size_t most(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static size_t weight_panels(const pass *p, int64_t N, int64_t K) {
+    return most(du_gemm_b_bytes(p->g, N, K), du_gemm_b_bytes(p->g, K, N));
+}
+
+/* Per thread sums of leaves of a tile of a gradient, and its factors. */
+static size_t tiles(const pass *p) {
+    int64_t n_levels = 0, block = p->g->k_block;
+    int64_t n_cols = p->n_cols < TILE ? du_gemm_round_up(p->n_cols, p->g->n_panel) : TILE;
+    while (p->n_leaves >> n_levels > 0) {
+        n_levels++;
+    }
+    size_t one = floats((n_levels + 1) * TILE * n_cols) + du_gemm_a_bytes(p->g, TILE, block) +
+                 du_gemm_b_bytes(p->g, n_cols, block);
+    return (size_t)p->n_threads * one;
+}
+
+static size_t ffn(const pass *p, int64_t F) {
+    size_t rows = floats(p->T * F * (p->all ? 1 : 2));
+    return rows + 2 * weight_panels(p, F, p->hp->d_model);
+}
+
+static size_t experts(const pass *p) {
+    const du_hparams *hp = p->hp;
+    int64_t E = hp->router.n_expert, K = hp->router.n_used, F = hp->d_ff_expert, D = hp->d_model;
+    size_t lists =
+        (size_t)E * (sizeof(du_gemm_job) * 2 +
+                     3 * (sizeof(du_gemm_grad) + DU_LEAF_LEVELS * sizeof(float *) + 512));
+    lists += (size_t)E * (size_t)p->n_seq * sizeof(int64_t) * 13;
+    size_t rows = floats(p->T * K * (D + F * (p->all ? 1 : 2)) + p->T * (K + E));
+    return lists + rows + 2 * (size_t)E * weight_panels(p, F, D);
+}
+
+static size_t attention(const pass *p, const struct du_arch_train *train) {
+    const du_hparams *hp = p->hp;
+    du_attn_scratch s = train->scratch(hp, p->all);
+    du_attn_train heads = {.n_seq = p->n_seq,
+                           .seq_len = p->seq_len,
+                           .H = hp->n_head,
+                           .G = hp->n_head_kv,
+                           .dk = hp->k_dim,
+                           .dv = hp->v_dim};
+    size_t of_threads = (size_t)p->n_threads * du_attn_train_bytes(p->ctx, p->kind, &heads);
+    return floats(p->T * s.row_values) + of_threads;
+}
+
+static size_t head(const pass *p, size_t *logits) {
+    du_grad_out_plan out = du_grad_plan_out(p->hp, p->seq_len);
+    int64_t V = p->hp->n_vocab, D = p->hp->d_model;
+    *logits = floats(out.rows * V);
+    return *logits + weight_panels(p, V, D);
+}
+
+/* What lies beside every phase: gradients of rows, rotations; order and sums of the embedding. */
+static size_t beside(const pass *p, bool next) {
+    const du_hparams *hp = p->hp;
+    int64_t D = hp->d_model, T = p->T;
+    int64_t rows = T * (2 * D + 2 * hp->rope_dim + 2) + (next ? T * (2 * D + 1) : 0);
+    return floats(rows + 2 * (p->n_seq + p->seq_len) + 2 * hp->n_vocab) +
+           (size_t)p->n_threads * floats((DU_LEAF_LEVELS + 2) * D) + tiles(p) + SMALL;
+}
+
+static size_t scratch_bytes(const pass *p, const du_model *model, size_t *logits) {
+    const du_hparams *hp = p->hp;
+    size_t phase = most(head(p, logits), attention(p, model->arch->train));
+    if (hp->n_dense_layer > 0 || hp->router.n_expert == 0) {
+        phase = most(phase, ffn(p, hp->d_ff));
+    }
+    if (hp->router.n_expert > 0) {
+        phase = most(phase, experts(p));
+        phase = most(phase,
+                     hp->n_shared_expert > 0 ? ffn(p, hp->n_shared_expert * hp->d_ff_expert) : 0);
+    }
+    if (du_model_n_nextn(model) > 0) {
+        int64_t D = hp->d_model;
+        phase = most(phase, floats(p->T * 2 * D) + weight_panels(p, D, 2 * D));
+    }
+    return phase + beside(p, du_model_n_nextn(model) > 0);
+}
+
+/* Levels at which a sum waits behind one of the counts step, 2 step, ... below n. */
+static int64_t n_waiting(int64_t step, int64_t n) {
+    uint64_t levels = 0;
+    for (int64_t i = step; i < n; i += step) {
+        levels |= (uint64_t)i;
+    }
+    return __builtin_popcountll(levels);
+}
+
+/* What is kept apart for the other ranks: take_terms in grad.c. */
+static int64_t n_terms(const du_model *model) {
+    return model->hp.tied + (du_model_n_nextn(model) > 0 ? 2 : 0);
+}
+
+static size_t node_bytes(const pass *p, const du_params *params, const du_grad_params *how,
+                         int64_t n_micro) {
+    const du_mat *out = &params->model->top.output;
+    du_grad_out_plan plan = du_grad_plan_out(p->hp, p->seq_len);
+    int64_t n_heads = 1 + du_model_n_nextn(params->model);
+    int64_t of_micros = n_waiting(p->n_seq, p->n_leaves);
+    int64_t of_out = n_waiting(plan.parts > 1 ? 1 : plan.n_seqs, p->n_leaves * plan.parts);
+    int64_t of_next = n_heads > 1 && n_micro > 1 ? of_micros : 0;
+    int64_t n_apart = how->apart ? n_terms(params->model) : 0;
+    return floats(of_micros * params->n_values) +
+           floats((of_out * n_heads + of_next + n_apart) * out->rows * out->cols);
+}
+
+static du_err kept_bytes(size_t *out, const du_params *params, const du_grad_params *how,
+                         int64_t T) {
+    du_grad g = {.params = params, .how = *how};
+    g.n_layers = params->model->hp.n_layer + du_model_n_nextn(params->model);
+    g.layers = du_alloc_zero((size_t)g.n_layers, sizeof *g.layers);
+    g.arena = du_arena_new_counting();
+    bool good = g.layers && g.arena && du_grad_take_kept(&g, T);
+    *out = good ? du_arena_bytes(g.arena) : 0;
+    du_arena_free(g.arena);
+    du_free(g.layers);
+    return good ? DU_OK : DU_ENOMEM;
+}
+
+du_err du_grad_measure(du_grad_memory *out, const du_ctx *ctx, const du_params *params,
+                       const du_grad_params *how, int64_t n_seq, int64_t seq_len, int64_t n_micro,
+                       du_diag *diag) {
+    du_gemm_kind kind = how->bf16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
+    int64_t limit = (int64_t)1 << 40;
+    if (n_seq > limit / seq_len || n_seq > limit / n_micro ||
+        n_seq * seq_len > limit / params->model->hp.n_layer) {
+        return du_fail(diag, DU_ELIMIT, "batch_seqs = %lld, seq_len = %lld: too many tokens",
+                       (long long)n_seq, (long long)seq_len);
+    }
+    pass p = {.ctx = ctx,
+              .hp = &params->model->hp,
+              .g = &ctx->kern->gemm[kind],
+              .kind = kind,
+              .T = n_seq * seq_len,
+              .n_seq = n_seq,
+              .seq_len = seq_len,
+              .n_threads = du_pool_n_threads(ctx->pool),
+              .n_leaves = n_seq * n_micro,
+              .all = how->keep == DU_KEEP_ALL};
+    for (int64_t i = 0; i < params->n; i++) {
+        p.n_cols = params->at[i].cols > p.n_cols ? params->at[i].cols : p.n_cols;
+    }
+    *out = (du_grad_memory){.values = floats(params->n_values)};
+    out->scratch = scratch_bytes(&p, params->model, &out->logits);
+    out->nodes = node_bytes(&p, params, how, n_micro);
+    du_err err = kept_bytes(&out->kept, params, how, p.T);
+    return err ? du_fail_nomem(diag, "the plan") : DU_OK;
+}
+
+/* Multiply-adds per token of one of the table's matrices. */
+static double macs_of(const du_hparams *hp, const du_param *t) {
+    double n = (double)t->rows * (double)t->cols;
+    if (t->def->kind == DU_WEIGHT_VEC) {
+        return 0;
+    }
+    if (t->def->role == DU_ROLE_EMBED) {
+        return hp->tied ? n : 0;
+    }
+    return t->expert >= 0 ? n * (double)hp->router.n_used / (double)hp->router.n_expert : n;
+}
+
+du_grad_flops du_grad_count(const du_params *params, du_grad_keep keep, int64_t seq_len) {
+    const du_model *model = params->model;
+    const du_hparams *hp = &model->hp;
+    int64_t n_layers = hp->n_layer + du_model_n_nextn(model);
+    double matrices = 0, seen = (double)(seq_len + 1) / 2, H = (double)hp->n_head;
+    double output = (double)hp->n_vocab * (double)hp->d_model;
+    for (int64_t i = 0; i < params->n; i++) {
+        matrices += macs_of(hp, &params->at[i]);
+    }
+    matrices += (double)du_model_n_nextn(model) * output;
+    double dk = (double)hp->k_dim, dv = (double)hp->v_dim, L = (double)n_layers;
+    double attn = L * H * seen * (dk + dv), attn_bwd = L * H * seen * (3 * dk + 2 * dv);
+    double again = 0;
+    if (keep == DU_KEEP_INPUTS) {
+        again = matrices + attn - output * (1 + (double)du_model_n_nextn(model));
+    } else if (keep == DU_KEEP_SOME) {
+        again = L * (double)model->arch->train->scratch(hp, false).again;
+    }
+    return (du_grad_flops){2 * (matrices + attn), 2 * (2 * matrices + attn_bwd), 2 * again};
+}
