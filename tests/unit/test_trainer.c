@@ -202,6 +202,9 @@ static void test_fails(void **state) {
     du_metrics m;
     set("mtp.weight=0.1");
     begin();
+    du_arena_free(ctx.scratch); /* it has all that a step takes */
+    ctx.scratch = du_arena_new(1 << 16);
+    assert_non_null(ctx.scratch);
     du_err err = DU_ENOMEM;
     for (int64_t n = 1; err != DU_OK; n++) {
         for (int64_t i = 0; i < N_SEQ; i++) {
