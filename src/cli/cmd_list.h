@@ -19,6 +19,7 @@
     X(tokenizer_train)                                                                             \
     X(data_pack)                                                                                   \
     X(train)                                                                                       \
+    X(report)                                                                                      \
     X(merge)                                                                                       \
     X(template)                                                                                    \
     X(help)                                                                                        \

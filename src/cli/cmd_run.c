@@ -10,7 +10,6 @@
 #include "cli/interrupt.h"
 #include "cli/prompt.h"
 #include "cli/sampling.h"
-#include "text/unicode.h"
 
 enum { SHOW, HIDE };
 
@@ -148,14 +147,6 @@ static du_cli_status read_request(request *req, const du_lm *lm, bool from_stdin
     return status;
 }
 
-static json_t *json_text(const du_str *text) {
-    du_str clean = {0};
-    du_utf8_add_replaced(&clean, du_str_view(text));
-    json_t *value = clean.failed ? NULL : json_stringn(du_str_get(&clean), clean.len);
-    du_str_done(&clean);
-    return value;
-}
-
 /* [{"token": id, "logprob": x, "top": [[id, x], ...]}, ...] */
 static json_t *json_log_probs(const du_generation *g) {
     json_t *all = json_array();
@@ -175,12 +166,12 @@ static du_err print_json(const request *req, const du_generation *g, du_diag *di
     json_t *timings = json_pack("{s:I, s:f, s:I, s:f}", "prompt_n", (json_int_t)g->n_computed,
                                 "prompt_ms", g->prompt_s * 1e3, "decode_n", (json_int_t)g->tokens.n,
                                 "decode_ms", g->decode_s * 1e3);
-    json_t *all =
-        json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "prompt_tokens",
-                  du_cli_ids_json(req->ids.ids, req->ids.n), "tokens",
-                  du_cli_ids_json(g->tokens.ids, g->tokens.n), "text", json_text(&g->text),
-                  "reasoning", json_text(&g->reasoning), "content", json_text(&g->content),
-                  "finish", du_finish_name(g->finish), "timings", timings);
+    json_t *all = json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "prompt_tokens",
+        du_cli_ids_json(req->ids.ids, req->ids.n), "tokens",
+        du_cli_ids_json(g->tokens.ids, g->tokens.n), "text", du_cli_text_json(&g->text),
+        "reasoning", du_cli_text_json(&g->reasoning), "content", du_cli_text_json(&g->content),
+        "finish", du_finish_name(g->finish), "timings", timings);
     if (all && n_log_probs >= 0) {
         json_object_set_new(all, "logprobs", json_log_probs(g));
     }

@@ -18,6 +18,7 @@
 #include "cli/out.h"
 #include "cli/ranks.h"
 #include "cli/train_plan.h"
+#include "cli/train_sample.h"
 #include "cli/transfer.h"
 #include "train/run.h"
 
@@ -154,6 +155,17 @@ static void show(view *v, const du_metrics *m) {
     du_str_done(&line);
 }
 
+/* user: the du_ctx of the run */
+static du_err sample(void *user, const du_train_config *config, const char *checkpoint,
+                     const json_t *prompts, json_t *texts, du_diag *diag) {
+    const du_ctx *ctx = user;
+    du_infer_params how = du_infer_defaults();
+    how.n_threads = du_pool_n_threads(ctx->pool);
+    how.force_isa = true;
+    how.isa = ctx->kern->isa;
+    return du_cli_train_sample(checkpoint, config->sample.tokens, prompts, texts, how, diag);
+}
+
 static void note(void *user, const char *text) {
     (void)user;
     du_cli_note("%s", text);
@@ -207,7 +219,9 @@ static du_err train(const du_train_config *config, const char *path, du_ctx *ctx
                             .ranks = ranks,
                             .peak = peak_of(config, ctx),
                             .companions = companions,
-                            .note = note};
+                            .sample = sample,
+                            .note = note,
+                            .user = ctx};
     du_run *run = NULL;
     du_err err = du_run_open(&run, &params, diag);
     if (err != DU_OK) {
@@ -311,7 +325,8 @@ const du_cli_command du_cli_train = {
     .about =
         "Trains a model, new or given, as the lines `key = value` of CONFIG say; every key can be "
         "set with --set too. Checkpoints are Hugging Face directories, OUT/step-NNNNNN, which the "
-        "other commands take for a MODEL; OUT/metrics.jsonl gets a line per step. SIGINT and "
+        "other commands take for a MODEL; OUT/metrics.jsonl gets a line per step, and "
+        "OUT/report.html shows the run (`dure report` makes it anew). SIGINT and "
         "SIGTERM end the run behind the step at hand, with a checkpoint. A run that goes on with "
         "--resume gives the bytes of one that never stopped, and so do other numbers of threads, "
         "and "

@@ -4,8 +4,17 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "text/unicode.h"
 
 #define TEXT_BYTES_MAX ((size_t)4 << 30)
+
+json_t *du_cli_text_json(const du_str *text) {
+    du_str clean = {0};
+    du_utf8_add_replaced(&clean, du_str_view(text));
+    json_t *value = clean.failed ? NULL : json_stringn(du_str_get(&clean), clean.len);
+    du_str_done(&clean);
+    return value;
+}
 
 const char *du_cli_path_name(const char *path) {
     return strcmp(path, "-") == 0 ? "standard input" : path;

@@ -20,6 +20,10 @@ void du_cli_ids_print(FILE *f, const du_ids *ids, const char *between);
 /* A JSON array of them; NULL when memory is short. */
 json_t *du_cli_ids_json(const int32_t *ids, size_t n);
 
+/* Text that a model made as a JSON string, what is not UTF-8 in it as U+FFFD; NULL when memory is
+ * short. */
+json_t *du_cli_text_json(const du_str *text);
+
 /* What messages call a path: itself, or "standard input" for "-". */
 const char *du_cli_path_name(const char *path);
 

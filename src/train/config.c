@@ -12,6 +12,7 @@
 #include "base/opt.h"
 #include "model/arch.h"
 #include "train/qat.h"
+#include "train/samples.h"
 
 enum { FILE_LIMIT = 1 << 20 };
 
@@ -119,12 +120,15 @@ static du_err set_number(du_train_config *config, const du_train_key *key, const
     return refuse(key, du_sv_of(text), where, takes, diag);
 }
 
+static bool is_word(const char *text) {
+    return strspn(text, "abcdefghijklmnopqrstuvwxyz_0123456789") == strlen(text);
+}
+
 /* Numbers, true, false, null, objects and quoted texts as in JSON; any other word is a text. */
 static du_err set_model(du_train_config *config, const du_train_key *key, const char *text,
                         const char *where, du_diag *diag) {
     json_t *value = json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-    bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyz_0123456789") == strlen(text);
-    if (!value && plain) {
+    if (!value && is_word(text)) {
         value = json_string(text);
     }
     if (!value) {
@@ -286,7 +290,8 @@ static du_err check_lora(const du_train_config *config, du_diag *diag) {
                         : *config->qat.type      ? "qat.type rounds weights that do not change"
                         : config->mtp.weight > 0 ? "mtp.weight: that block has no adapters"
                         : config->router.bias_step > 0 ? "router.bias_step: the router is frozen"
-                                                       : NULL;
+                        : *config->sample.prompt ? "sample.prompt: adapters alone cannot be asked"
+                                                 : NULL;
     if (config->lora.rank == 0) {
         return given ? missing("lora.rank is missing: lora.alpha and lora.targets go with it", diag)
                      : DU_OK;
@@ -329,9 +334,26 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     if (config->data.token_bytes == 3) {
         return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
     }
-    du_err err = *config->init ? DU_OK : check_model(config, diag);
+    json_t *prompts = NULL;
+    du_err err = du_samples_prompts(&prompts, config, diag);
+    json_decref(prompts);
+    err = err || *config->init ? err : check_model(config, diag);
     err = err == DU_OK && *config->qat.type ? du_qat_check_type(config->qat.type, diag) : err;
     return err ? err : check_lora(config, diag);
+}
+
+/* A value of model.*, NULL: not given. */
+static void add_model(du_str *out, const json_t *value) {
+    if (json_is_string(value) && is_word(json_string_value(value))) {
+        du_str_add_s(out, json_string_value(value));
+    } else if (json_is_real(value)) {
+        du_str_add_f64(out, json_real_value(value));
+    } else if (value) {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+        out->failed = out->failed || !text;
+        du_str_add_s(out, text ? text : "");
+        du_free(text);
+    }
 }
 
 /* The value as it would be written in a file; "" of a model key that is not given. */
@@ -350,15 +372,9 @@ static void add_value(du_str *out, const du_train_config *config, const du_train
     case KEY_WORD:
         du_str_add_sv(out, word_at(key->unit, *(const int *)field));
         break;
-    case KEY_MODEL: {
-        const json_t *value = json_object_get(config->model, key->unit);
-        char *text =
-            value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-        out->failed = out->failed || (value && !text);
-        du_str_add_s(out, text ? text : "");
-        du_free(text);
+    case KEY_MODEL:
+        add_model(out, json_object_get(config->model, key->unit));
         break;
-    }
     }
 }
 
@@ -378,13 +394,14 @@ static bool is_default(const du_train_config *config, const du_train_key *key) {
     }
 }
 
-json_t *du_train_config_kept(const du_train_config *config) {
+/* {key: text of the value} of the keys that are not at their default. */
+static json_t *given(const du_train_config *config, bool altering_alone) {
     json_t *kept = json_object();
     du_str value = {0};
     bool failed = !kept;
     for (size_t i = 0; !failed && i < du_train_n_keys; i++) {
         const du_train_key *key = &du_train_keys[i];
-        if (key->alters && !is_default(config, key)) {
+        if ((key->alters || !altering_alone) && !is_default(config, key)) {
             du_str_reset(&value);
             add_value(&value, config, key);
             failed = value.failed ||
@@ -397,6 +414,14 @@ json_t *du_train_config_kept(const du_train_config *config) {
         return NULL;
     }
     return kept;
+}
+
+json_t *du_train_config_kept(const du_train_config *config) {
+    return given(config, true);
+}
+
+json_t *du_train_config_given(const du_train_config *config) {
+    return given(config, false);
 }
 
 du_err du_train_config_take(du_train_config *config, const json_t *kept, const char *where,

@@ -76,6 +76,10 @@ typedef struct {
         double factor;
         int64_t steps;
     } spike;
+    struct {
+        char *prompt;
+        int64_t tokens;
+    } sample;
 } du_train_config;
 
 /* Everything at its default. Returns DU_OK, DU_ENOMEM. Free with du_train_config_done. */
@@ -111,6 +115,9 @@ double du_train_config_lora_alpha(const du_train_config *config);
 /* The keys that alter results and are not at their default, as {key: text of the value}: what a
  * checkpoint keeps. NULL when memory is short. */
 json_t *du_train_config_kept(const du_train_config *config);
+
+/* The same of all keys that are not at their default. */
+json_t *du_train_config_given(const du_train_config *config);
 
 /* Sets the keys of such an object. `where` begins messages. Returns DU_OK, DU_EINVAL (no such key
  * or value), DU_ENOMEM. */

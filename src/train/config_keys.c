@@ -131,6 +131,11 @@ const du_train_key du_train_keys[] = {
            "the run stops where losses stay above so many times the smoothed loss; 0: never"),
     X_INT(spike.steps, "spike.steps", 5, 1, STEPS_MAX, "steps", false,
           "that such losses take until the run stops"),
+    X_TEXT(
+        sample.prompt, "sample.prompt", "text", false,
+        "what the model is asked at checkpoints: a text, or a JSON array of texts; answers go to "
+        "samples.jsonl and the report; needs a tokenizer; not given: nothing"),
+    X_INT(sample.tokens, "sample.tokens", 64, 1, 1 << 20, "tokens", false, "of an answer at most"),
     X_MODEL(model_type, "arch", "what to make: llama, qwen2, qwen3, deepseek_v2, deepseek_v3"),
     X_MODEL(vocab_size, "vocab_size", "tokens of the vocabulary"),
     X_MODEL(hidden_size, "hidden_size", "width"),

@@ -1,72 +1,6 @@
 #include "train/metrics.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "base/file.h"
-#include "base/json.h"
-#include "base/mem.h"
-
-static const char file_name[] = "metrics.jsonl";
-
-bool du_metrics_exist(const char *dir) {
-    char *path = du_path_join(dir, file_name);
-    struct stat st;
-    bool exist = path && stat(path, &st) == 0 && st.st_size > 0;
-    du_free(path);
-    return exist;
-}
-
-/* The step of a line; 0: it is none of ours. */
-static int64_t step_of(du_sv line) {
-    json_t *json = NULL;
-    if (du_json_parse(&json, line.s, line.len, file_name, NULL) != DU_OK) {
-        return 0;
-    }
-    int64_t step = json_integer_value(json_object_get(json, "step"));
-    json_decref(json);
-    return step;
-}
-
-/* Bytes of the lines that ascend to at most that step. */
-static int64_t bytes_until(const du_map *map, int64_t step) {
-    du_sv rest = {(const char *)map->data, map->len};
-    int64_t last = 0, n_bytes = 0;
-    for (;;) {
-        int64_t end = du_sv_find(rest, du_sv_of("\n"), 0);
-        int64_t at = end < 0 ? 0 : step_of((du_sv){rest.s, (size_t)end});
-        if (at <= last || at > step) {
-            return n_bytes;
-        }
-        last = at;
-        n_bytes += end + 1;
-        rest = (du_sv){rest.s + end + 1, rest.len - (size_t)end - 1};
-    }
-}
-
-du_err du_metrics_open(du_metrics_file *out, const char *dir, int64_t step, du_diag *diag) {
-    *out = (du_metrics_file){.fd = -1, .path = du_path_join(dir, file_name)};
-    if (!out->path) {
-        return du_fail_nomem(diag, file_name);
-    }
-    out->fd = open(out->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (out->fd < 0) {
-        return du_fail_errno(diag, out->path, "open it", errno);
-    }
-    du_map map;
-    du_err err = du_map_open(&map, out->path, diag);
-    if (err == DU_OK) {
-        out->n_bytes = bytes_until(&map, step);
-        du_map_close(&map);
-        if (ftruncate(out->fd, out->n_bytes) != 0) {
-            err = du_fail_errno(diag, out->path, "cut it", errno);
-        }
-    }
-    return err;
-}
 
 static void add_i64(du_str *s, const char *key, int64_t v) {
     du_str_addf(s, "%s\"%s\":%lld", s->len > 1 ? "," : "", key, (long long)v);
@@ -77,6 +11,41 @@ static void add_f64(du_str *s, const char *key, double v) {
         du_str_addf(s, ",\"%s\":", key);
         du_str_add_f64(s, v);
     }
+}
+
+bool du_metrics_has_experts(int64_t step) {
+    int64_t every = 1;
+    while (step / every >= 128) {
+        every *= 2;
+    }
+    return step % every == 0;
+}
+
+static bool has_experts(const du_metrics_experts *x, int64_t layer) {
+    int64_t sum = 0;
+    for (int64_t e = 0; e < x->n_experts; e++) {
+        sum += x->counts[layer * x->n_experts + e];
+    }
+    return sum > 0;
+}
+
+/* [[of layer 0], [of layer 1], ...]; of layers without experts []. */
+static void add_experts(du_str *s, const char *key, const du_metrics_experts *x, bool biases) {
+    du_str_addf(s, ",\"%s\":[", key);
+    for (int64_t layer = 0; layer < x->n_layers; layer++) {
+        int64_t n = has_experts(x, layer) ? x->n_experts : 0, at = layer * x->n_experts;
+        du_str_add_s(s, layer > 0 ? ",[" : "[");
+        for (int64_t i = at; i < at + n; i++) {
+            du_str_add_s(s, i > at ? "," : "");
+            if (biases) {
+                du_str_addf(s, "%.6g", (double)x->biases[i]);
+            } else {
+                du_str_addf(s, "%lld", (long long)x->counts[i]);
+            }
+        }
+        du_str_add_c(s, ']');
+    }
+    du_str_add_c(s, ']');
 }
 
 static void add_line(du_str *s, const du_metrics *m) {
@@ -97,53 +66,17 @@ static void add_line(du_str *s, const du_metrics *m) {
     add_f64(s, "mtp_loss", m->mtp);
     add_f64(s, "overload", m->overload);
     add_f64(s, "validation", m->validation);
+    if (m->experts) {
+        add_experts(s, "experts", m->experts, false);
+    }
+    if (m->experts && m->experts->biases) {
+        add_experts(s, "biases", m->experts, true);
+    }
     du_str_add_s(s, "}\n");
 }
 
-/* The bytes behind the whole lines; what a failure leaves of them is cut off. */
-static bool write_all(du_metrics_file *file, const char *bytes, size_t n) {
-    int64_t at = file->n_bytes;
-    while (n > 0) {
-        ssize_t put = pwrite(file->fd, bytes, n, at);
-        if (put < 0 && errno == EINTR) {
-            continue;
-        }
-        if (put <= 0) {
-            int code = put < 0 ? errno : ENOSPC;
-            (void)!ftruncate(file->fd, file->n_bytes);
-            errno = code;
-            return false;
-        }
-        bytes += put;
-        n -= (size_t)put;
-        at += put;
-    }
-    file->n_bytes = at;
-    return true;
-}
-
-du_err du_metrics_add(du_metrics_file *file, const du_metrics *m, du_diag *diag) {
+du_err du_metrics_add(du_lines *file, const du_metrics *m, du_diag *diag) {
     du_str_reset(&file->line);
     add_line(&file->line, m);
-    if (file->line.failed) {
-        return du_fail_nomem(diag, file_name);
-    }
-    return write_all(file, file->line.data, file->line.len)
-               ? DU_OK
-               : du_fail_errno(diag, file->path, "write it", errno);
-}
-
-du_err du_metrics_sync(du_metrics_file *file, du_diag *diag) {
-    return fsync(file->fd) == 0 || errno == EINVAL
-               ? DU_OK
-               : du_fail_errno(diag, file->path, "sync it", errno);
-}
-
-void du_metrics_close(du_metrics_file *file) {
-    if (file->fd >= 0) {
-        close(file->fd);
-    }
-    du_free(file->path);
-    du_str_done(&file->line);
-    *file = (du_metrics_file){.fd = -1};
+    return du_lines_add(file, m->step, diag);
 }

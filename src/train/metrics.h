@@ -1,13 +1,19 @@
-/* metrics.jsonl: a line of JSON per step, for scripts; its fields are a contract
+/* OUT/metrics.jsonl: a line of JSON per step, for scripts; its fields are a contract
  * (docs/TRAINING.md). */
 #ifndef DU_TRAIN_METRICS_H
 #define DU_TRAIN_METRICS_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "train/lines.h"
 
-#include "base/err.h"
-#include "base/str.h"
+#define DU_METRICS_FILE "metrics.jsonl"
+
+/* How often experts were chosen in a step, and the biases that choose them after it. Rows of layers
+ * without experts are not told. */
+typedef struct {
+    int64_t n_layers, n_experts;
+    const int64_t *counts; /* [n_layers, n_experts] */
+    const float *biases;   /* [n_layers, n_experts]; NULL: the model has none */
+} du_metrics_experts;
 
 /* A step. NAN: was not measured. */
 typedef struct {
@@ -24,33 +30,15 @@ typedef struct {
     double products;   /* share of the step's time in products and attention */
     double peak;       /* operations of the step per second over what the machine can do */
     double validation; /* mean cross-entropy of the validation data, after the update */
+    const du_metrics_experts *experts; /* until the next step; NULL: none, or no step that has it */
 } du_metrics;
 
-typedef struct {
-    int fd; /* -1: closed */
-    char *path;
-    int64_t n_bytes; /* of whole lines */
-    du_str line;     /* the one that is being written */
-} du_metrics_file;
-
-/* Does the folder hold such a file, with something in it? */
-bool du_metrics_exist(const char *dir);
-
-/* Opens DIR/metrics.jsonl, which is made when it is missing, and cuts off what follows the line of
- * that step: later steps, and from where lines are not those of ascending steps.
- * out  for du_metrics_close, also after a failure
- * Returns DU_OK, DU_EIO, DU_ENOENT, DU_ENOMEM. */
-DU_NODISCARD
-du_err du_metrics_open(du_metrics_file *out, const char *dir, int64_t step, du_diag *diag);
+/* Does the line of a step tell of experts? Of steps to 127 all, later 64 in each doubling: the file
+ * of a long run does not grow by them, and charts of it are as fine as those of a short one. */
+bool du_metrics_has_experts(int64_t step);
 
 /* Adds a line, whole or not at all. Returns DU_OK, DU_EIO, DU_ENOMEM. */
 DU_NODISCARD
-du_err du_metrics_add(du_metrics_file *file, const du_metrics *m, du_diag *diag);
-
-/* Waits until the lines are on the disk. Returns DU_OK, DU_EIO. */
-DU_NODISCARD
-du_err du_metrics_sync(du_metrics_file *file, du_diag *diag);
-
-void du_metrics_close(du_metrics_file *file);
+du_err du_metrics_add(du_lines *file, const du_metrics *m, du_diag *diag);
 
 #endif

@@ -3,22 +3,27 @@
  *     OUT/lock             locked by the process that works here (flock), empty
  *     OUT/metrics.jsonl    a line per step (train/metrics.h)
  *     OUT/events.*         the same for TensorBoard, a file per process (train/events.h)
+ *     OUT/samples.jsonl    with sample.prompt a line per checkpoint that is due (train/samples.h)
+ *     OUT/run.json         what the run is, and who worked on it (train/record.h)
+ *     OUT/report.html      all of these on a page (train/report.h)
  *     OUT/step-NNNNNN/     checkpoints (train/checkpoint.h)
  *
  * The lines of metrics.jsonl are on the disk before the checkpoint that follows them, so a run that
  * goes on finds those of all steps before it and cuts off what lies behind. Validation happens
- * where the configuration says and not because a run is stopped, so that stopping leaves no trace.
+ * where the configuration says and not because a run is stopped, so that stopping leaves no trace;
+ * so do samples, and one that a killed process did not come to is made up for at its checkpoint.
  *
  * Among ranks number 0 has the lock and writes; the others read what it has tidied up, decide alike
  * because they see the same files, and are held back until all have seen them. */
 #include "train/run.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/dir.h"
 #include "base/file.h"
 #include "model/lora.h"
-#include "train/events.h"
+#include "train/journal.h"
 #include "train/spike.h"
 
 struct du_run {
@@ -26,8 +31,7 @@ struct du_run {
     int lock;
     du_trainer *trainer;
     du_companions companions;
-    du_metrics_file metrics;
-    du_events events;
+    du_journal journal;   /* of rank 0 */
     du_train_state state; /* as of the last checkpoint; best_* also of the steps behind it */
     du_spike spike;       /* of the steps of this process */
     char *saved;          /* folder of the last checkpoint; NULL: none */
@@ -72,12 +76,7 @@ static du_err empty_folder(const char *out, const int64_t *steps, size_t n, du_d
     for (size_t i = 0; i < n && err == DU_OK; i++) {
         err = du_checkpoint_remove(out, steps[i], diag);
     }
-    char *path = du_path_join(out, "metrics.jsonl");
-    if (err == DU_OK) {
-        err = path ? du_dir_remove(path, diag) : du_fail_nomem(diag, out);
-    }
-    du_free(path);
-    return err ? err : du_events_remove(out, diag);
+    return err ? err : du_journal_remove(out, diag);
 }
 
 static du_err set_saved(du_run *run, int64_t step, du_diag *diag) {
@@ -203,11 +202,23 @@ static du_err begin(du_run *run, du_diag *diag) {
     return err;
 }
 
+static du_err check_sample(const du_run *run, du_diag *diag) {
+    bool tokenizer = false;
+    for (size_t i = 0; i < run->companions.n; i++) {
+        tokenizer = tokenizer || strcmp(run->companions.files[i].name, "tokenizer.json") == 0;
+    }
+    return tokenizer || !*run->params.config->sample.prompt
+               ? DU_OK
+               : du_fail(diag, DU_EINVAL,
+                         "sample.prompt: the run has no tokenizer: set `tokenizer` to a folder "
+                         "with one");
+}
+
 /* Makes or loads what is trained. *steps [*n]: the checkpoints that are there. */
 static du_err make_trainer(du_run *run, int64_t **steps, size_t *n, du_diag *diag) {
     const char *out = run->params.config->out;
     du_err err = du_checkpoint_list(steps, n, out, diag);
-    bool used = err == DU_OK && (*n > 0 || du_metrics_exist(out));
+    bool used = err == DU_OK && (*n > 0 || du_journal_exists(out));
     if (used && run->params.how == DU_RUN_NEW) {
         err = du_fail(diag, DU_EEXIST,
                       "%s: holds a run: --resume goes on with it, --overwrite removes it", out);
@@ -217,7 +228,8 @@ static du_err make_trainer(du_run *run, int64_t **steps, size_t *n, du_diag *dia
             note(run, "no checkpoint is whole: the run begins anew");
         }
     }
-    return err == DU_OK && !run->trainer ? begin(run, diag) : err;
+    err = err == DU_OK && !run->trainer ? begin(run, diag) : err;
+    return err ? err : check_sample(run, diag);
 }
 
 /* Do all ranks stand where rank 0 does? */
@@ -230,6 +242,45 @@ static du_err check_step(const du_run *run, du_diag *diag) {
                       run->params.config->out);
     }
     return du_ranks_agree(run->params.ranks, err, diag);
+}
+
+/* Does the step end a stretch of `every`, or the run? */
+static bool is_due(const du_run *run, int64_t step, int64_t every) {
+    return step == run->params.config->steps || (every > 0 && step % every == 0);
+}
+
+/* The report is worth no training: where it cannot be written a line says so. */
+static void write_report(du_run *run) {
+    du_diag why;
+    du_diag_reset(&why);
+    if (du_journal_report(&run->journal, &why) != DU_OK) {
+        du_diag_context(&why, "no report");
+        note(run, why.msg);
+    }
+}
+
+static du_err sample(du_run *run, du_diag *diag) {
+    const du_run_params *p = &run->params;
+    const json_t *prompts = run->journal.prompts;
+    json_t *texts = json_array();
+    du_err err = texts ? p->sample(p->user, p->config, run->saved, prompts, texts, diag)
+                       : du_fail_nomem(diag, "samples");
+    err = err ? err : du_journal_add_samples(&run->journal, run->state.step, texts, diag);
+    json_decref(texts);
+    return err;
+}
+
+/* Samples of the last checkpoint, where it is due and they are not there yet; nor are they worth
+ * the training. */
+static void make_samples(du_run *run) {
+    int64_t step = run->state.step;
+    du_diag why;
+    du_diag_reset(&why);
+    if (step > 0 && run->params.sample && du_journal_wants_samples(&run->journal, step) &&
+        is_due(run, step, run->params.config->checkpoint.every) && sample(run, &why) != DU_OK) {
+        du_diag_context(&why, "no samples of step %lld", (long long)step);
+        note(run, why.msg);
+    }
 }
 
 static du_err open_run(du_run *run, du_diag *diag) {
@@ -246,8 +297,10 @@ static du_err open_run(du_run *run, du_diag *diag) {
     if (err == DU_OK && is_first(run)) {
         bool anew = run->params.how == DU_RUN_OVERWRITE;
         err = anew ? empty_folder(out, steps, n, diag) : DU_OK;
-        err = err ? err : du_metrics_open(&run->metrics, out, run->trainer->step, diag);
-        err = err ? err : du_events_open(&run->events, out, run->trainer->step, diag);
+        err = err ? err : du_journal_open(&run->journal, run->trainer, diag);
+        if (err == DU_OK) {
+            make_samples(run);
+        }
     }
     if (err == DU_OK) {
         run->trainer->peak = run->params.peak * (double)du_ranks_n(ranks);
@@ -261,7 +314,7 @@ du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag) {
     if (!run) {
         return du_fail_nomem(diag, "the run");
     }
-    *run = (du_run){.params = *params, .lock = -1, .metrics.fd = -1, .events.fd = -1};
+    *run = (du_run){.params = *params, .lock = -1, .journal = DU_JOURNAL_CLOSED};
     du_err err = open_run(run, diag);
     if (err != DU_OK) {
         du_run_close(run);
@@ -275,8 +328,10 @@ void du_run_close(du_run *run) {
     if (!run) {
         return;
     }
-    du_metrics_close(&run->metrics);
-    du_events_close(&run->events);
+    if (run->journal.report) {
+        write_report(run); /* of what no checkpoint has followed, where a step has failed */
+    }
+    du_journal_close(&run->journal);
     du_trainer_free(run->trainer);
     du_companions_done(&run->companions);
     du_dir_unlock(run->lock);
@@ -304,7 +359,7 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     du_ranks *ranks = run->params.ranks;
     du_err err = du_trainer_check_weights(t, diag);
     if (err == DU_OK && is_first(run)) {
-        err = du_metrics_sync(&run->metrics, diag);
+        err = du_lines_sync(&run->journal.metrics, diag);
     }
     err = du_ranks_agree(ranks, err, diag);
     err = err ? err : du_checkpoint_save(config->out, &c, &state, diag);
@@ -313,15 +368,15 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     }
     run->state = state;
     err = set_saved(run, t->step, diag);
-    if (err == DU_OK && is_first(run) && run->spike.n_high == 0) {
-        err = du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
-    } /* else the checkpoint before a spike stays until it is over */
+    if (err == DU_OK && is_first(run)) {
+        make_samples(run);
+        if (run->spike.n_high ==
+            0) { /* else the checkpoint before a spike stays until it is over */
+            err = du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
+        }
+        write_report(run);
+    }
     return du_ranks_agree(ranks, err, diag);
-}
-
-/* Does the step end a stretch of `every`, or the run? */
-static bool is_due(const du_run *run, int64_t step, int64_t every) {
-    return step == run->params.config->steps || (every > 0 && step % every == 0);
 }
 
 static du_err validate(du_run *run, du_metrics *m, bool saving, du_diag *diag) {
@@ -360,8 +415,7 @@ du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {
         err = validate(run, out, saving, diag);
     }
     if (err == DU_OK && is_first(run)) {
-        err = du_metrics_add(&run->metrics, out, diag);
-        err = err ? err : du_events_add(&run->events, out, diag);
+        err = du_journal_add(&run->journal, out, diag);
     }
     err = err ? err : check_spike(run, out, diag);
     err = du_ranks_agree(run->params.ranks, err, diag);

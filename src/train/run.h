@@ -1,4 +1,4 @@
-/* A training run in its folder: metrics.jsonl, checkpoints, going on where it stopped.
+/* A training run in its folder: metrics.jsonl, checkpoints, a report, going on where it stopped.
  *
  *     du_run_open
  *     while (!du_run_done(run)) du_run_step
@@ -27,6 +27,11 @@ typedef struct {
      * goes on when the configuration names a tokenizer. NULL: nothing */
     du_err (*companions)(void *user, const du_train_config *config, du_companions *c,
                          du_diag *diag);
+    /* Asks a checkpoint, rank 0 alone: appends to `texts` an answer to each of the prompts of
+     * sample.prompt, of at most sample.tokens tokens, that depends on the checkpoint alone. NULL:
+     * there are no samples */
+    du_err (*sample)(void *user, const du_train_config *config, const char *checkpoint,
+                     const json_t *prompts, json_t *texts, du_diag *diag);
     void (*note)(void *user, const char *text); /* a line for people; NULL: nobody listens */
     void *user;
 } du_run_params;
@@ -45,14 +50,15 @@ void du_run_close(du_run *run);
 const du_trainer *du_run_trainer(const du_run *run);
 bool du_run_done(const du_run *run); /* all steps are */
 
-/* A step, its line in metrics.jsonl, and the checkpoint when one is due. *out as in that line.
- * Returns the errors of du_trainer_step, du_metrics_add and du_checkpoint_save, DU_ELIMIT where the
- * loss stays above spike.factor times the smoothed one (checkpoints before it stay); the run cannot
- * go on after one, its last checkpoint is whole. */
+/* A step, its line in metrics.jsonl, and the checkpoint when one is due, with samples and report.
+ * *out as in that line. Returns the errors of du_trainer_step, du_metrics_add and
+ * du_checkpoint_save, DU_ELIMIT where the loss stays above spike.factor times the smoothed one
+ * (checkpoints before it stay); the run cannot go on after one, its last checkpoint is whole. */
 DU_NODISCARD
 du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag);
 
-/* A checkpoint of the last step, unless it has one. Returns the errors of du_checkpoint_save. */
+/* A checkpoint of the last step, and the report, unless it has them. Returns the errors of
+ * du_checkpoint_save. */
 DU_NODISCARD
 du_err du_run_save(du_run *run, du_diag *diag);
 

@@ -158,6 +158,20 @@ static du_err make_grad(du_trainer *t, du_diag *diag) {
     return du_grad_new(&t->grad, t->params, &how, diag);
 }
 
+static du_err make_experts(du_trainer *t, du_diag *diag) {
+    int64_t n = du_grad_get_parts(t->grad).n_counts,
+            n_experts = t->params->model->hp.router.n_expert;
+    if (n_experts == 0) {
+        return DU_OK;
+    }
+    t->experts = (du_metrics_experts){.n_layers = n / n_experts, .n_experts = n_experts};
+    if (!has_choosing_bias(t->params)) {
+        return DU_OK;
+    }
+    t->biases = du_alloc_zero((size_t)n, sizeof *t->biases);
+    return t->biases ? DU_OK : du_fail_nomem(diag, "the trainer");
+}
+
 static bool is_target(const void *user, const char *module) {
     return du_lora_is_target(user, module);
 }
@@ -211,6 +225,7 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
     err = err ? err : check_keys(t, diag);
     err = err ? err : du_optim_init(&t->optim, config, t->params, ranks, diag);
     err = err ? err : make_grad(t, diag);
+    err = err ? err : make_experts(t, diag);
     if (err == DU_OK && !adapters) {
         t->flops = du_grad_count(t->params, (du_grad_keep)config->recompute, config->seq_len);
     }
@@ -229,6 +244,7 @@ void du_trainer_free(du_trainer *t) {
     if (!t) {
         return;
     }
+    du_free(t->biases);
     du_grad_free(t->grad);
     du_optim_done(&t->optim);
     du_qat_done(&t->qat);
@@ -575,6 +591,23 @@ static double overload_of(const du_trainer *t) {
     return n > 0 ? sum / (double)n : (double)NAN;
 }
 
+/* What the line of the step tells of experts; NULL: nothing. */
+static const du_metrics_experts *experts_of(du_trainer *t) {
+    if (t->experts.n_experts == 0 || !du_metrics_has_experts(t->step)) {
+        return NULL;
+    }
+    t->experts.counts = du_grad_counts(t->grad);
+    for (int64_t k = 0; k < t->params->n && t->biases; k++) {
+        const du_param *bias = &t->params->at[k];
+        if (bias->def->chooses) {
+            memcpy(t->biases + bias->layer * bias->cols, t->params->values + bias->offset,
+                   (size_t)bias->cols * sizeof(float));
+        }
+    }
+    t->experts.biases = t->biases;
+    return &t->experts;
+}
+
 static du_err update(du_trainer *t, double norm, double lr, du_diag *diag) {
     double longest = t->config->optim.clip;
     double clip = longest > 0 && norm > longest ? longest / norm : 1;
@@ -633,7 +666,8 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
                         .balance = balanced ? sum_leaves(balances, n) : (double)NAN,
                         .overload = overload_of(t),
                         .mtp = mtp,
-                        .validation = (double)NAN};
+                        .validation = (double)NAN,
+                        .experts = experts_of(t)};
     add_speed(t, out, n_tokens, du_clock_s() - start, products_s);
     return DU_OK;
 }

@@ -43,9 +43,11 @@ typedef struct {
     /* Of the token behind the next, with mtp.weight; [rows of the batch] */
     int32_t *next_targets;
     double *next_losses;
-    int64_t step;        /* steps done */
-    du_grad_flops flops; /* per token */
-    double peak;         /* operations per second of the machine, 0: unknown; set by the caller */
+    int64_t step;               /* steps done */
+    du_metrics_experts experts; /* of the last step that tells of them */
+    float *biases;              /* its biases */
+    du_grad_flops flops;        /* per token */
+    double peak; /* operations per second of the machine, 0: unknown; set by the caller */
 } du_trainer;
 
 /* The config.json of the model that the configuration begins with: that of init, or model.*.

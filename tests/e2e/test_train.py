@@ -121,8 +121,8 @@ class Training(Base):
                 for key in ("balance", "overload"):
                     self.assertEqual(key in lines[0], model == "deepseek")
                 self.assertNotIn("mtp_loss", lines[0])
-                self.assertEqual(self.names(model),
-                                 ["lock", "metrics.jsonl", "step-000150"])
+                self.assertEqual(self.names(model), ["lock", "metrics.jsonl", "report.html",
+                                                     "run.json", "step-000150"])
                 self.assertEqual(sorted(self.files(model, 150)),
                                  ["config.json", "model.safetensors", "state.json",
                                   "state.safetensors"])
@@ -220,6 +220,8 @@ class Training(Base):
         first, second = self.metrics("small")
         self.assertAlmostEqual(first["loss"], math.log(2048), delta=0.2)
         self.assertIn("validation", second)
+        samples, = program.json_lines(self.path("small"), "samples.jsonl")
+        self.assertEqual(len(samples["samples"]), 2)
         self.assertEqual(program.read(checkpoint, "chat_template.jinja"),
                          program.read(example, "chat_template.jinja"))
         asked = program.run("run", checkpoint, "--temp", "0", "-n", "3", "-p", "3+4는?", "--json")
@@ -453,8 +455,8 @@ class Folder(Base):
             with open(self.path("a", name), "w", encoding="utf-8"):
                 pass
         self.train("a", "--overwrite", keys={"steps": 3})
-        self.assertEqual(self.names("a"),
-                         ["lock", "metrics.jsonl", "notes.txt", "step-000003", "step-mine"])
+        self.assertEqual(self.names("a"), ["lock", "metrics.jsonl", "notes.txt", "report.html",
+                                           "run.json", "step-000003", "step-mine"])
         self.assertEqual(len(self.metrics("a")), 3)
         with open(self.path("a", "step-000003", "notes.txt"), "w", encoding="utf-8"):
             pass
@@ -540,7 +542,7 @@ class Folder(Base):
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, size)))
         self.assertEqual(process.returncode, 1)
         self.assertIn(b"state.safetensors: cannot write it: File too large", process.stderr)
-        self.assertEqual(self.names("b"), ["lock", "metrics.jsonl"])
+        self.assertEqual({*self.names("b")} - {"report.html"}, {"lock", "metrics.jsonl", "run.json"})
 
     def test_not_finite(self):
         """Weights that explode end the run; the checkpoint before it stays."""

@@ -8,7 +8,7 @@
 
 static du_diag diag;
 static test_tmp tmp;
-static du_metrics_file file;
+static du_lines file;
 
 static int setup(void **state) {
     (void)state;
@@ -42,7 +42,7 @@ static void add(int64_t step) {
 }
 
 static void open_at(int64_t step) {
-    assert_ok(du_metrics_open(&file, tmp.path, step, &diag), &diag);
+    assert_ok(du_lines_open(&file, tmp.path, DU_METRICS_FILE, step, &diag), &diag);
 }
 
 static void assert_text(const char *want) {
@@ -63,24 +63,24 @@ static void assert_text(const char *want) {
 
 static void test_add_and_cut(void **state) {
     (void)state;
-    assert_false(du_metrics_exist(tmp.path));
+    assert_false(du_lines_exist(tmp.path, DU_METRICS_FILE));
     open_at(0);
-    assert_false(du_metrics_exist(tmp.path)); /* nothing in it yet */
+    assert_false(du_lines_exist(tmp.path, DU_METRICS_FILE)); /* nothing in it yet */
     add(1), add(2), add(3);
-    assert_ok(du_metrics_sync(&file, &diag), &diag);
-    du_metrics_close(&file);
-    assert_true(du_metrics_exist(tmp.path));
+    assert_ok(du_lines_sync(&file, &diag), &diag);
+    du_lines_close(&file);
+    assert_true(du_lines_exist(tmp.path, DU_METRICS_FILE));
     assert_text(LINE_1 LINE_2 LINE_3);
     open_at(3);
-    du_metrics_close(&file);
+    du_lines_close(&file);
     assert_text(LINE_1 LINE_2 LINE_3);
     open_at(2);
     assert_text(LINE_1 LINE_2);
     add(3);
-    du_metrics_close(&file);
+    du_lines_close(&file);
     assert_text(LINE_1 LINE_2 LINE_3);
     open_at(0);
-    du_metrics_close(&file);
+    du_lines_close(&file);
     assert_text("");
 }
 
@@ -104,7 +104,7 @@ static void test_other_lines(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_tmp_write(&tmp, "metrics.jsonl", cases[i].text, strlen(cases[i].text));
         open_at(9);
-        du_metrics_close(&file);
+        du_lines_close(&file);
         assert_text(cases[i].left);
     }
 }
@@ -123,7 +123,7 @@ static void test_full_disk(void **state) {
     assert_text(LINE_1);
     add(2);
     assert_text(LINE_1 LINE_2);
-    du_metrics_close(&file);
+    du_lines_close(&file);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -1,0 +1,56 @@
+#include "cli/train_sample.h"
+
+#include "base/mem.h"
+#include "cli/ids.h"
+#include "cli/prompt.h"
+#include "infer/generate.h"
+
+static du_err encode(du_ids *ids, const du_lm *lm, const char *prompt, du_diag *diag) {
+    if (!lm->chat) {
+        return du_tokenizer_encode_prompt(lm->tok, du_sv_of(prompt), 0, ids, diag);
+    }
+    json_t *messages = json_array(), *vars = json_object();
+    du_reasoning_start start;
+    du_err err = du_chat_add_message(messages, "user", prompt, strlen(prompt), diag);
+    err =
+        err ? err : du_cli_chat_prompt(lm, messages, vars, DU_CLI_THINKING_AUTO, ids, &start, diag);
+    json_decref(messages);
+    json_decref(vars);
+    return err;
+}
+
+/* The answer to a prompt, by a runner of just its length. */
+static du_err answer(json_t *texts, const du_lm *lm, const du_ids *ids, int64_t n_tokens,
+                     du_infer_params how, du_diag *diag) {
+    int64_t n_ctx = (int64_t)ids->n + n_tokens, most = lm->model->hp.n_ctx_train;
+    how.n_ctx = n_ctx < most ? n_ctx : most;
+    du_generate_params params = {.sampler = du_sampler_defaults(), .n_max = n_tokens};
+    du_infer *infer = NULL;
+    du_session *session = NULL;
+    du_generation g = {0};
+    du_err err = du_infer_new(&infer, lm->model, &how, diag);
+    err = err ? err : du_session_new(&session, infer, diag);
+    err = err ? err : du_generate(&g, session, lm, ids->ids, (int64_t)ids->n, &params, diag);
+    if (err == DU_OK && json_array_append_new(texts, du_cli_text_json(&g.text)) != 0) {
+        err = du_fail_nomem(diag, "samples");
+    }
+    du_generation_done(&g);
+    du_session_free(session);
+    du_infer_free(infer);
+    return err;
+}
+
+du_err du_cli_train_sample(const char *checkpoint, int64_t n_tokens, const json_t *prompts,
+                           json_t *texts, du_infer_params how, du_diag *diag) {
+    du_lm *lm = NULL;
+    du_err err = du_lm_open(&lm, checkpoint, diag);
+    how.deterministic = true;
+    for (size_t i = 0; i < json_array_size(prompts) && err == DU_OK; i++) {
+        du_ids ids = {0};
+        err = encode(&ids, lm, json_string_value(json_array_get(prompts, i)), diag);
+        err = err ? err : answer(texts, lm, &ids, n_tokens, how, diag);
+        du_ids_done(&ids);
+    }
+    du_lm_close(lm);
+    return err;
+}
