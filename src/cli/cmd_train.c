@@ -17,6 +17,7 @@
 #include "cli/interrupt.h"
 #include "cli/out.h"
 #include "cli/ranks.h"
+#include "cli/train_lr_find.h"
 #include "cli/train_plan.h"
 #include "cli/train_sample.h"
 #include "cli/transfer.h"
@@ -29,7 +30,7 @@ enum {
 static const double memory = 0.98; /* of the smoothed loss: what a step leaves of it */
 
 static du_opt_list sets;
-static bool keys, plan, as_json, resume, overwrite, quiet, pin;
+static bool keys, plan, lr_find, as_json, resume, overwrite, quiet, pin;
 static int64_t n_threads;
 static int isa;
 static du_ranks *ranks;
@@ -41,7 +42,10 @@ static const du_opt opts[] = {
     DU_OPTION_FLAG(0, "plan", &plan,
                    "tell what the run would take: parameters, operations, memory, speed; train "
                    "nothing"),
-    DU_OPTION_FLAG(0, "json", &as_json, "with --keys, --plan: print JSON (docs/TRAINING.md)"),
+    DU_OPTION_FLAG(0, "lr-find", &lr_find,
+                   "test rising learning rates from where the run would begin; keep nothing"),
+    DU_OPTION_FLAG(0, "json", &as_json,
+                   "with --keys, --plan, --lr-find: print JSON (docs/TRAINING.md)"),
     DU_OPTION_FLAG(0, "resume", &resume,
                    "go on from the last whole checkpoint; begin where there is none"),
     DU_OPTION_FLAG(0, "overwrite", &overwrite, "remove the run that the folder holds, and begin"),
@@ -263,8 +267,9 @@ static du_err compute(const du_train_config *config, const char *path, du_diag *
     }
     err = du_ranks_agree(ranks, err, diag);
     if (err == DU_OK) {
-        err =
-            plan ? du_cli_train_plan(config, &ctx, as_json, diag) : train(config, path, &ctx, diag);
+        err = plan      ? du_cli_train_plan(config, &ctx, as_json, diag)
+              : lr_find ? du_cli_train_lr_find(config, &ctx, ranks, as_json, quiet, diag)
+                        : train(config, path, &ctx, diag);
     }
     du_arena_free(ctx.scratch);
     du_pool_free(ctx.pool);
@@ -289,12 +294,15 @@ static du_cli_status train_as(const char *path, du_diag *diag) {
 
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
     if (keys) {
-        return n_args > 0 || sets.n > 0 || resume || overwrite || plan
+        return n_args > 0 || sets.n > 0 || resume || overwrite || plan || lr_find
                    ? du_cli_misuse(diag, "--keys lists the keys and trains nothing")
                    : du_cli_fail(print_keys(diag));
     }
-    if (as_json && !plan) {
-        return du_cli_misuse(diag, "--json goes with --keys and --plan");
+    if (as_json && !plan && !lr_find) {
+        return du_cli_misuse(diag, "--json goes with --keys, --plan and --lr-find");
+    }
+    if ((plan || lr_find) && (resume || overwrite || (plan && lr_find))) {
+        return du_cli_misuse(diag, "--plan and --lr-find leave the run's folder alone: choose one");
     }
     if (pin && du_cli_ranks_wanted()) {
         return du_cli_misuse(diag, "--pin: mpirun binds the processes it starts (--bind-to)");
@@ -336,6 +344,7 @@ const du_cli_command du_cli_train = {
                "mpirun -n 4 --bind-to none dure train run.conf\n"
                "dure train run.conf --resume --set steps=20000\n"
                "dure train run.conf --plan\n"
+               "dure train run.conf --lr-find\n"
                "dure train --keys",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,

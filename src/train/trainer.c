@@ -650,7 +650,7 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     if (!isfinite(loss) || !isfinite(norm)) {
         return fail_not_finite(t, loss, norm, diag);
     }
-    double lr = du_schedule_lr(config, t->step + 1);
+    double lr = t->lr > 0 ? t->lr : du_schedule_lr(config, t->step + 1);
     err = update(t, norm, lr, diag);
     if (err != DU_OK) {
         return fail_step(t, err, diag);

@@ -686,6 +686,41 @@ class Plan(Base):
         self.assertAlmostEqual(said / speeds[len(speeds) // 2], 1, delta=0.25)
 
 
+class LearningRate(Base):
+    def find(self, *words, status=0, **keys):
+        return program.run("train", self.config("found", "llama", **keys), "--lr-find", *words,
+                           status=status)
+
+    def test_json(self):
+        """Rates rise by equal factors until the loss explodes; the folder is not made."""
+        self.write_tokens("cycle.bin", [i * i % VOCAB for i in range(3000)])
+        keys = {"data.tokens": self.path("cycle.bin"), "seq_len": 32}
+        found = json.loads(self.find("--json", **keys).out)
+        rates = [step["lr"] for step in found["steps"]]
+        for a, b in zip(rates, rates[1:]):
+            self.assertAlmostEqual(b / a, 10 ** (8 / 119), delta=1e-9)
+        self.assertTrue(found["exploded"])
+        self.assertLess(found["steepest"], found["lowest"])
+        losses = [step["smooth"] for step in found["steps"]]
+        self.assertEqual(rates[losses.index(min(losses))], found["lowest"])
+        self.assertFalse(os.path.exists(self.path("found")))
+        # A run with it learns.
+        self.train("run", keys={**keys, "steps": 60, "optim.lr": found["steepest"]})
+        lines = self.metrics("run")
+        self.assertLess(lines[-1]["loss"], 0.7 * lines[0]["loss"])
+        text = self.find(**keys).out
+        self.assertIn(f"suggested: optim.lr = {found['steepest']:.1e}\n", text)
+
+    def test_refusals(self):
+        """Random tokens teach nothing; --resume goes on, which this does not."""
+        rng = random.Random(7)
+        self.write_tokens("noise.bin", [rng.randrange(VOCAB) for _ in range(9000)])
+        self.assertIn("no learning rate from 1e-07 to 10 lowers the loss",
+                      self.find(status=1, **{"data.tokens": self.path("noise.bin")}).err)
+        for word in ("--resume", "--overwrite", "--plan"):
+            self.assertIn("leave the run's folder alone", self.find(word, status=2).err)
+
+
 class Spike(Base):
     def test_the_run_stops_and_keeps_the_checkpoint_before(self):
         """20 steps of one token and then any: the message names the steps."""
