@@ -223,7 +223,7 @@ static du_err merge(du_ctx *ctx, char **args, const recipe *how, du_diag *diag) 
     err = err ? err : merged_logits(&after, ctx, args[2], V, diag);
     if (err == DU_OK) {
         int64_t n = prompt_length(params->model) * V;
-        receipt r = {params->n / 2, difference_of(before, plain, n),
+        receipt r = {params->n_adapters, difference_of(before, plain, n),
                      difference_of(before, after, n)};
         double limit = limit_of(&stats, r.effect);
         err = print(args[2], &stats, &r, diag);

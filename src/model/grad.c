@@ -19,11 +19,6 @@ static int64_t n_experts(const du_grad *g) {
     return g->params->model->hp.router.n_expert;
 }
 
-/* Layers behind the trunk that are computed. */
-static int64_t n_nextn(const du_params *params) {
-    return params->adapters ? 0 : du_model_n_nextn(params->model);
-}
-
 static int64_t out_values(const du_grad *g) {
     const du_mat *w = &g->params->model->top.output;
     return w->rows * w->cols;
@@ -31,7 +26,7 @@ static int64_t out_values(const du_grad *g) {
 
 static bool take_terms(du_grad *g) {
     const du_model *model = g->params->model;
-    bool next = n_nextn(g->params) > 0;
+    bool next = g->params->n_nextn > 0;
     const bool wanted[DU_GRAD_TERMS_MAX] = {next, model->hp.tied, next};
     bool good = true;
     for (int i = 0; i < DU_GRAD_TERMS_MAX && g->how.apart && !g->params->adapters; i++) {
@@ -50,7 +45,7 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
         return du_fail(diag, DU_EUNSUPPORTED, "%s: no training of this architecture",
                        model->arch->name);
     }
-    if (n_nextn(params) > 1) {
+    if (params->n_nextn > 1) {
         return du_fail(diag, DU_EUNSUPPORTED,
                        "num_nextn_predict_layers is %lld: one such layer can be trained",
                        (long long)model->hp.n_nextn);
@@ -62,7 +57,7 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
     g->params = params;
     g->how = *how;
     g->values = du_mem_reserve((size_t)params->n_values * sizeof(float));
-    g->n_layers = model->hp.n_layer + n_nextn(params);
+    g->n_layers = model->hp.n_layer + params->n_nextn;
     g->counts = du_alloc_zero((size_t)(g->n_layers * n_experts(g)), sizeof *g->counts);
     g->layers = du_alloc_zero((size_t)g->n_layers, sizeof *g->layers);
     g->balances = du_alloc_zero((size_t)how->n_leaves + 1, sizeof *g->balances);

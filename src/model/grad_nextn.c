@@ -99,7 +99,7 @@ du_err du_grad_nextn_embed(const du_grad_run *r, const float *dnext) {
         du_grad_term_sums(r->grad, DU_TERM_NEXT_EMBED, embed, grad, leaves, r->grad->next_nodes);
     const int32_t *next = next_tokens(r);
     du_err err = next ? DU_OK : DU_ENOMEM;
-    if (err == DU_OK && !leaves.last) {
+    if (err == DU_OK && grad && !leaves.last) {
         err = du_sums_take_nodes(r->grad->next_nodes, n_values, leaves.first + leaves.n);
     }
     if (err == DU_OK) {

@@ -18,24 +18,29 @@ static bool is_linear(const du_model *model, const du_weight_def *def, int64_t l
            du_weight_def_in(def, &model->hp, layer);
 }
 
-/* Hugging Face's name without ".weight". */
+/* Hugging Face's name without ".weight", or what else it ends in. */
 static const char *module_name(char out[DU_WEIGHT_NAME_BYTES], const du_weight_def *def,
                                int64_t layer, int64_t expert) {
     du_weight_name(out, DU_WEIGHT_NAME_BYTES, def->hf, layer, expert);
-    size_t n = strlen(out) - strlen(".weight");
-    DU_CHECK(strcmp(out + n, ".weight") == 0);
-    out[n] = '\0';
+    char *dot = strrchr(out, '.');
+    DU_CHECK(dot != NULL);
+    *dot = '\0';
     return out;
 }
 
+static int64_t n_layers(const du_params *p) {
+    return p->model->hp.n_layer + p->n_nextn;
+}
+
 /* Calls fn for every linear layer, in the order of the table, until it returns false. */
-static bool each_linear(const du_model *model,
+static bool each_linear(const du_params *p,
                         bool (*fn)(void *user, const du_weight_def *def, int64_t layer,
                                    int64_t expert, const char *module),
                         void *user) {
+    const du_model *model = p->model;
     char module[DU_WEIGHT_NAME_BYTES];
     bool good = true;
-    for (int64_t layer = 0; good && layer < model->hp.n_layer; layer++) {
+    for (int64_t layer = 0; good && layer < n_layers(p); layer++) {
         for (int64_t i = 0; good && i < model->arch->n_weights; i++) {
             const du_weight_def *def = &model->arch->weights[i];
             if (!is_linear(model, def, layer)) {
@@ -90,7 +95,41 @@ static bool add_module(void *user, const du_weight_def *def, int64_t layer, int6
                  k == 0 ? DU_LORA_A : DU_LORA_B);
         add_values(p, t, k == 0 ? l->lora->rank : w->rows, k == 0 ? w->cols : l->lora->rank);
     }
+    p->n_adapters++;
     return true;
+}
+
+/* The bias that chooses experts, if the router has one that is wanted. */
+static bool add_bias(listing *l, const du_weight_def *def, int64_t layer) {
+    du_params *p = l->params;
+    const du_hparams *hp = &p->model->hp;
+    char module[DU_WEIGHT_NAME_BYTES];
+    if (!def->chooses || !def->hf || !du_weight_def_in(def, hp, layer) ||
+        hp->router.score == DU_SCORE_SOFTMAX || !l->lora->wants_bias ||
+        !l->lora->wants_bias(l->lora->user, module_name(module, def, layer, -1))) {
+        return true;
+    }
+    if (!du_grow((void **)&p->at, &l->cap, (size_t)p->n, sizeof *p->at)) {
+        return false;
+    }
+    char name[DU_WEIGHT_NAME_BYTES];
+    du_param *t = &p->at[p->n++];
+    *t = (du_param){.def = def, .layer = layer, .expert = -1};
+    snprintf(t->name, sizeof t->name, DU_LORA_PREFIX "%.200s",
+             du_weight_name(name, sizeof name, def->hf, layer, -1));
+    add_values(p, t, 1, du_dim_value(hp, def->rows));
+    return true;
+}
+
+static bool add_biases(listing *l) {
+    const du_arch *arch = l->params->model->arch;
+    bool good = true;
+    for (int64_t layer = 0; good && layer < n_layers(l->params); layer++) {
+        for (int64_t i = 0; good && i < arch->n_weights; i++) {
+            good = add_bias(l, &arch->weights[i], layer);
+        }
+    }
+    return good;
 }
 
 /* Matrices that the files hold in another form only. */
@@ -125,17 +164,27 @@ static du_err compose_all(du_model *model, du_diag *diag) {
 static du_err place(du_params *p, const du_lora *lora, du_diag *diag) {
     p->n_values = p->n_values > 0 ? p->n_values : ALIGN_VALUES;
     p->values = du_mem_reserve((size_t)p->n_values * sizeof(float));
-    p->adapters = du_alloc_zero((size_t)p->n / 2 + 1, sizeof *p->adapters);
+    p->adapters = du_alloc_zero((size_t)p->n_adapters + 1, sizeof *p->adapters);
     if (!p->values || !p->adapters) {
         return du_fail_nomem(diag, "the adapters");
     }
     p->shown = p->values;
-    for (int64_t i = 0; i < p->n; i += 2) {
-        const du_param *a = &p->at[i], *b = &p->at[i + 1];
-        du_adapter *d = &p->adapters[i / 2];
-        *d = (du_adapter){p->values + a->offset, p->values + b->offset, lora->rank,
-                          (float)lora->scale};
+    for (int64_t i = 0; i < p->n_adapters; i++) {
+        const du_param *a = &p->at[2 * i], *b = a + 1;
+        du_adapter *d = &p->adapters[i];
+        *d = (du_adapter){.a = p->values + a->offset,
+                          .b = p->values + b->offset,
+                          .rank = lora->rank,
+                          .scale = (float)lora->scale};
         matrix_of(p->model, a->def, a->layer, a->expert)->adapter = d;
+    }
+    for (int64_t i = 2 * p->n_adapters; i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        const float **field = du_model_field(p->model, t->def, t->layer);
+        if (*field) {
+            memcpy(p->values + t->offset, *field, (size_t)t->cols * sizeof **field);
+        }
+        *field = p->values + t->offset;
     }
     return DU_OK;
 }
@@ -147,9 +196,10 @@ du_err du_lora_new(du_params **out, du_model *model, const du_lora *lora, du_dia
         return du_fail_nomem(diag, "the adapters");
     }
     p->model = model;
+    p->n_nextn = lora->next ? du_model_n_nextn(model) : 0;
     listing l = {p, lora, 0};
     du_err err = compose_all(model, diag);
-    if (err == DU_OK && !each_linear(model, add_module, &l)) {
+    if (err == DU_OK && (!each_linear(p, add_module, &l) || !add_biases(&l))) {
         err = du_fail_nomem(diag, "the list of adapters");
     }
     err = err ? err : place(p, lora, diag);
@@ -162,9 +212,9 @@ du_err du_lora_new(du_params **out, du_model *model, const du_lora *lora, du_dia
 }
 
 void du_lora_init(du_params *p, uint64_t seed) {
-    memset(p->values, 0, (size_t)p->n_values * sizeof *p->values);
-    for (int64_t i = 0; i < p->n; i += 2) {
-        const du_param *a = &p->at[i];
+    for (int64_t i = 0; i < p->n_adapters; i++) {
+        const du_param *a = &p->at[2 * i], *b = a + 1;
+        memset(p->values + b->offset, 0, (size_t)(b->rows * b->cols) * sizeof *p->values);
         double bound = 1 / sqrt((double)a->cols);
         du_rng rng;
         du_rng_init(&rng, du_checksum(seed, a->name, strlen(a->name)));
@@ -205,26 +255,52 @@ bool du_lora_is_target(const char *targets, const char *module) {
     return found;
 }
 
-static bool is_not_chosen(void *user, const du_weight_def *def, int64_t layer, int64_t expert,
-                          const char *module) {
-    (void)def;
-    (void)layer;
-    (void)expert;
-    return !chooses(*(const du_sv *)user, module);
+static bool chooses_any(du_sv name, const du_params *p) {
+    for (int64_t i = 0; i < p->n_adapters; i++) {
+        char module[DU_WEIGHT_NAME_BYTES];
+        const du_param *a = &p->at[2 * i];
+        if (chooses(name, module_name(module, a->def, a->layer, a->expert))) {
+            return true;
+        }
+    }
+    return false;
 }
 
-du_err du_lora_check_targets(const char *targets, const du_model *model, du_diag *diag) {
+du_err du_lora_check_targets(const char *targets, const du_params *p, du_diag *diag) {
     du_sv name;
     bool all = du_lora_is_all(targets);
     while (!all && du_lora_next_target(&targets, &name)) {
-        if (each_linear(model, is_not_chosen, &name)) {
+        if (!chooses_any(name, p)) {
             return du_fail(diag, DU_EINVAL,
                            "lora.targets: no linear layer of a %s model is called '%.*s' (the "
                            "router and the output matrix have no adapters)",
-                           model->arch->name, (int)(name.len < 60 ? name.len : 60), name.s);
+                           p->model->arch->name, (int)(name.len < 60 ? name.len : 60), name.s);
         }
     }
     return DU_OK;
+}
+
+bool du_lora_each_matrix(const du_params *p, du_lora_mat_fn *fn, void *user) {
+    const du_model *model = p->model;
+    bool good = true;
+    for (int64_t layer = -1; good && layer < n_layers(p); layer++) {
+        for (int64_t i = 0; good && i < model->arch->n_weights; i++) {
+            const du_weight_def *def = &model->arch->weights[i];
+            bool experts = def->kind == DU_WEIGHT_EXPERTS;
+            bool tied = def->role == DU_ROLE_OUTPUT && model->hp.tied;
+            if (def->in_layer != (layer >= 0) || !def->hf || tied ||
+                (def->kind != DU_WEIGHT_MAT && !experts) ||
+                !du_weight_def_in(def, &model->hp, layer)) {
+                continue;
+            }
+            int64_t n = experts ? model->hp.router.n_expert : 1;
+            for (int64_t e = 0; good && e < n; e++) {
+                du_mat *w = matrix_of(model, def, layer, experts ? e : -1);
+                good = !w->data || fn(user, def, layer < 0 ? 0 : layer, w);
+            }
+        }
+    }
+    return good;
 }
 
 uint64_t du_lora_base_sum(const du_params *p) {
@@ -264,8 +340,8 @@ du_err du_lora_fold_derived(du_params *p, du_diag *diag) {
     du_model *model = p->model;
     bool any = false;
     du_err err = DU_OK;
-    for (int64_t i = 0; i < p->n && err == DU_OK; i += 2) {
-        const du_param *t = &p->at[i];
+    for (int64_t i = 0; i < p->n_adapters && err == DU_OK; i++) {
+        const du_param *t = &p->at[2 * i];
         if (!t->def->read_only) {
             continue;
         }

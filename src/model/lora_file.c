@@ -3,6 +3,8 @@
  *     adapter_config.json        {"peft_type": "LORA", "r", "lora_alpha", "target_modules", ...}
  *     adapter_model.safetensors  base_model.model.MODULE.lora_A.weight [r,K], .lora_B.weight [N,r]
  *
+ *     ROUTER.weight, ROUTER.e_score_correction_bias     with "modules_to_save": ["mlp.gate"]
+ *
  * The scale is lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. Of the other keys those
  * that change what an adapter computes must be unset. Rows of B are in Hugging Face's order, where
  * those of the model's file may have the halves of rotated heads interleaved. */
@@ -29,6 +31,55 @@ static int64_t row_of(const du_params *p, const du_param *t, bool is_b, int64_t 
     return is_b && interleaved ? du_rope_row(hp, r, false) : r;
 }
 
+static int64_t n_biases(const du_params *p) {
+    return p->n - 2 * p->n_adapters;
+}
+
+/* The matrix of the router with that bias. */
+static const du_mat *router_of(const du_params *p, const du_param *bias) {
+    return &du_model_block(p->model, bias->layer)->router;
+}
+
+/* "PREFIX.mlp.gate.weight" of a router; out is as long as a tensor's name. */
+static const char *router_name(char out[DU_WEIGHT_NAME_BYTES], const du_param *bias) {
+    const char *dot = strrchr(bias->name, '.');
+    snprintf(out, DU_WEIGHT_NAME_BYTES, "%.*s.weight", (int)(dot - bias->name), bias->name);
+    return out;
+}
+
+/* The tensors: those of p, and behind them the matrices of routers with a bias there. */
+static void put_tensors(du_st_writer *w, const du_params *p) {
+    for (int64_t i = 0; i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        bool bias = i >= 2 * p->n_adapters;
+        int64_t dims[2] = {bias ? t->cols : t->rows, t->cols};
+        du_st_put_tensor(w, t->name, DU_F32, bias ? 1 : 2, dims);
+    }
+    for (int64_t i = 2 * p->n_adapters; i < p->n; i++) {
+        char name[DU_WEIGHT_NAME_BYTES];
+        const du_mat *router = router_of(p, &p->at[i]);
+        int64_t dims[2] = {router->rows, router->cols};
+        du_st_put_tensor(w, router_name(name, &p->at[i]), DU_F32, 2, dims);
+    }
+}
+
+static void write_tensor(du_st_writer *w, const du_params *p, int64_t i, float *row) {
+    if (i >= p->n) {
+        const du_mat *router = router_of(p, &p->at[i - n_biases(p)]);
+        for (int64_t r = 0; r < router->rows; r++) {
+            du_mat_unpack_row(row, router, r);
+            du_st_write(w, row, (size_t)router->cols * sizeof *row);
+        }
+        return;
+    }
+    const du_param *t = &p->at[i];
+    bool is_b = i < 2 * p->n_adapters && i % 2 == 1;
+    for (int64_t r = 0; r < t->rows; r++) {
+        const float *values = p->values + t->offset + row_of(p, t, is_b, r) * t->cols;
+        du_st_write(w, values, (size_t)t->cols * sizeof *values);
+    }
+}
+
 static du_err write_weights(const du_params *p, const char *dir, du_diag *diag) {
     du_st_writer *w = NULL;
     int64_t i;
@@ -36,19 +87,14 @@ static du_err write_weights(const du_params *p, const char *dir, du_diag *diag) 
     if (err != DU_OK) {
         return err;
     }
+    float *row = du_alloc_array((size_t)p->model->hp.d_model, sizeof *row); /* of a router */
     du_st_writer_name(w, "adapter_model");
-    for (i = 0; i < p->n; i++) {
-        int64_t dims[2] = {p->at[i].rows, p->at[i].cols};
-        du_st_put_tensor(w, p->at[i].name, DU_F32, 2, dims);
-    }
-    err = du_st_writer_begin(w, dir, INT64_MAX, diag);
+    put_tensors(w, p);
+    err = row ? du_st_writer_begin(w, dir, INT64_MAX, diag) : du_fail_nomem(diag, WEIGHTS_FILE);
     while (err == DU_OK && (i = du_st_writer_next(w)) >= 0) {
-        const du_param *t = &p->at[i];
-        for (int64_t r = 0; r < t->rows; r++) {
-            int64_t row = row_of(p, t, i % 2 == 1, r);
-            du_st_write(w, p->values + t->offset + row * t->cols, (size_t)t->cols * sizeof(float));
-        }
+        write_tensor(w, p, i, row);
     }
+    du_free(row);
     err = err ? err : du_st_writer_commit(w, diag);
     du_st_writer_close(w);
     return err;
@@ -82,8 +128,8 @@ static json_t *json_of_targets(const du_params *p, const char *targets) {
     while (good && !all && du_lora_next_target(&targets, &name)) {
         good = add_text(list, name);
     }
-    for (int64_t i = 0; good && all && i < p->n; i += 2) {
-        du_sv module = module_of(p->at[i].name);
+    for (int64_t i = 0; good && all && i < p->n_adapters; i++) {
+        du_sv module = module_of(p->at[2 * i].name);
         const char *dot = memrchr(module.s, '.', module.len);
         size_t n = dot ? (size_t)(dot + 1 - module.s) : 0;
         good = add_text(list, (du_sv){module.s + n, module.len - n});
@@ -101,12 +147,14 @@ static du_err write_config(const du_params *p, const char *dir, const char *base
     json_t *json =
         modules
             ? json_pack("{s:s, s:s, s:s, s:I, s:f, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:b, "
-                        "s:n, s:{}, s:{}}",
+                        "s:o, s:{}, s:{}}",
                         "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
                         base, "r", (json_int_t)p->at[0].rows, "lora_alpha", alpha, "lora_dropout",
                         0.0, "target_modules", modules, "bias", "none", "fan_in_fan_out", 0,
                         "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
-                        "modules_to_save", "rank_pattern", "alpha_pattern")
+                        "modules_to_save",
+                        n_biases(p) > 0 ? json_pack("[s]", DU_LORA_ROUTER) : json_null(),
+                        "rank_pattern", "alpha_pattern")
             : NULL;
     char *path = du_path_join(dir, CONFIG_FILE);
     du_err err = json && path ? du_json_save(json, path, diag) : du_fail_nomem(diag, CONFIG_FILE);
@@ -138,7 +186,6 @@ static du_err check_unset(const json_t *config, du_diag *diag) {
                                        "bias",
                                        "lora_bias",
                                        "fan_in_fan_out",
-                                       "modules_to_save",
                                        "layer_replication",
                                        "target_parameters",
                                        "megatron_config",
@@ -154,6 +201,17 @@ static du_err check_unset(const json_t *config, du_diag *diag) {
         if (!is_unset(json_object_get(config, keys[i]))) {
             return du_fail(diag, DU_EUNSUPPORTED, "%s is set, which is not supported", keys[i]);
         }
+    }
+    const json_t *saved = json_object_get(config, "modules_to_save");
+    for (size_t i = 0; i < json_array_size(saved); i++) {
+        const char *name = json_string_value(json_array_get(saved, i));
+        if (!name || strcmp(name, DU_LORA_ROUTER) != 0) {
+            return du_fail(diag, DU_EUNSUPPORTED, "modules_to_save is set to more than %s",
+                           DU_LORA_ROUTER);
+        }
+    }
+    if (!is_unset(saved) && !json_is_array(saved)) {
+        return du_fail(diag, DU_EUNSUPPORTED, "modules_to_save is set and no list");
     }
     const char *init = json_string_value(json_object_get(config, "init_lora_weights"));
     if (init && strcmp(init, "gaussian") != 0 && strcmp(init, "orthogonal") != 0) {
@@ -189,15 +247,23 @@ static du_err read_config(du_lora *lora, const json_t *config, du_diag *diag) {
     return err;
 }
 
-static bool is_in_file(const void *user, const char *module) {
-    const du_lora_file *file = user;
+static bool has_tensor(const du_lora_file *file, const char *module, const char *ending) {
     char name[DU_WEIGHT_NAME_BYTES + 64];
-    snprintf(name, sizeof name, DU_LORA_PREFIX "%s" DU_LORA_A, module);
+    snprintf(name, sizeof name, DU_LORA_PREFIX "%s%s", module, ending);
     return du_st_tensor_find(file->st, name) != NULL;
 }
 
+static bool is_in_file(const void *user, const char *module) {
+    return has_tensor(user, module, DU_LORA_A);
+}
+
+static bool has_bias(const void *user, const char *module) {
+    return has_tensor(user, module, DU_LORA_BIAS);
+}
+
 du_err du_lora_file_open(du_lora_file *out, const char *dir, du_diag *diag) {
-    *out = (du_lora_file){.lora = {.wants = is_in_file, .user = out}};
+    *out = (du_lora_file){
+        .lora = {.wants = is_in_file, .user = out, .wants_bias = has_bias, .next = true}};
     json_t *config = NULL;
     char *config_path = du_path_join(dir, CONFIG_FILE), *path = du_path_join(dir, WEIGHTS_FILE);
     du_err err = config_path && path ? du_json_load(&config, config_path, CONFIG_BYTES_MAX, diag)
@@ -219,14 +285,17 @@ void du_lora_file_close(du_lora_file *file) {
 
 static du_err load_tensor(du_params *p, int64_t i, const du_st_tensor *from, du_diag *diag) {
     const du_param *t = &p->at[i];
-    bool fits = from->n_dims == 2 && from->dims[0] == t->rows && from->dims[1] == t->cols;
+    bool is_b = i < 2 * p->n_adapters && i % 2 == 1;
+    bool fits = i >= 2 * p->n_adapters
+                    ? from->n_dims == 1 && from->dims[0] == t->cols
+                    : from->n_dims == 2 && from->dims[0] == t->rows && from->dims[1] == t->cols;
     if (!fits || (from->dtype != DU_F32 && from->dtype != DU_F16 && from->dtype != DU_BF16)) {
         return du_fail(diag, DU_EFORMAT, "%s is of another shape or type: [%lld, %lld] is wanted",
                        t->name, (long long)t->rows, (long long)t->cols);
     }
     size_t row_bytes = du_dtype_row_bytes(from->dtype, t->cols);
     for (int64_t r = 0; r < t->rows; r++) {
-        float *to = p->values + t->offset + row_of(p, t, i % 2 == 1, r) * t->cols;
+        float *to = p->values + t->offset + row_of(p, t, is_b, r) * t->cols;
         du_dtype_get(from->dtype)
             ->unpack(to, (const char *)from->data + (size_t)r * row_bytes, t->cols);
         for (int64_t k = 0; k < t->cols; k++) {
@@ -238,9 +307,45 @@ static du_err load_tensor(du_params *p, int64_t i, const du_st_tensor *from, du_
     return DU_OK;
 }
 
+/* A router's matrix in a file is the model's, since its bias alone is changed. n_found += 1 where
+ * there is one. */
+static du_err check_router(const du_params *p, const du_param *bias, const du_st *st,
+                           int64_t *n_found, du_diag *diag) {
+    char name[DU_WEIGHT_NAME_BYTES];
+    const du_mat *router = router_of(p, bias);
+    const du_st_tensor *from = du_st_tensor_find(st, router_name(name, bias));
+    if (!from) {
+        return DU_OK;
+    }
+    bool same = from->n_dims == 2 && from->dims[0] == router->rows &&
+                from->dims[1] == router->cols && from->dtype != DU_DTYPE_COUNT &&
+                !du_dtype_is_block(from->dtype) && from->dtype != DU_F8_E4M3;
+    size_t row_bytes = same ? du_dtype_row_bytes(from->dtype, router->cols) : 0;
+    float *got = du_alloc_array(2 * (size_t)router->cols, sizeof *got);
+    if (!got) {
+        return du_fail_nomem(diag, name);
+    }
+    float *want = got + router->cols;
+    for (int64_t r = 0; same && r < router->rows; r++) {
+        du_dtype_get(from->dtype)
+            ->unpack(got, (const char *)from->data + (size_t)r * row_bytes, router->cols);
+        du_mat_unpack_row(want, router, r);
+        same = memcmp(got, want, (size_t)router->cols * sizeof *got) == 0;
+    }
+    du_free(got);
+    *n_found += 1;
+    return same ? DU_OK
+                : du_fail(diag, DU_EFORMAT,
+                          "%s: %s is not the router of the model: only its bias may be another",
+                          du_st_path(st), name);
+}
+
 static bool has_param(const du_params *p, const char *name) {
+    char router[DU_WEIGHT_NAME_BYTES];
     for (int64_t i = 0; i < p->n; i++) {
-        if (strcmp(p->at[i].name, name) == 0) {
+        bool bias = i >= 2 * p->n_adapters;
+        if (strcmp(p->at[i].name, name) == 0 ||
+            (bias && strcmp(router_name(router, &p->at[i]), name) == 0)) {
             return true;
         }
     }
@@ -249,7 +354,14 @@ static bool has_param(const du_params *p, const char *name) {
 
 /* A tensor that belongs to no adapter of the model. */
 static du_err check_spare(const du_params *p, const du_st *st, du_diag *diag) {
-    for (int64_t i = 0; du_st_n_tensors(st) != p->n && i < du_st_n_tensors(st); i++) {
+    int64_t n = p->n;
+    for (int64_t i = 2 * p->n_adapters; i < p->n; i++) {
+        du_err err = check_router(p, &p->at[i], st, &n, diag);
+        if (err != DU_OK) {
+            return err;
+        }
+    }
+    for (int64_t i = 0; du_st_n_tensors(st) != n && i < du_st_n_tensors(st); i++) {
         const char *name = du_st_tensor_at(st, i)->name;
         if (!has_param(p, name)) {
             return du_fail(diag, DU_EFORMAT,

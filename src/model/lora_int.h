@@ -7,6 +7,8 @@
 #define DU_LORA_PREFIX "base_model.model."
 #define DU_LORA_A      ".lora_A.weight"
 #define DU_LORA_B      ".lora_B.weight"
+#define DU_LORA_BIAS   ".e_score_correction_bias"
+#define DU_LORA_ROUTER "mlp.gate" /* in modules_to_save */
 
 /* The next name of a list, without blanks around it; false behind the last. */
 bool du_lora_next_target(const char **list, du_sv *name);

@@ -121,6 +121,7 @@ static du_err place_all(void *user, du_model *model, du_diag *diag) {
     err = make_lists(model, p, diag);
     if (err == DU_OK) {
         place_block(model, p, p->values);
+        p->n_nextn = du_model_n_nextn(model);
     }
     return err;
 }

@@ -27,9 +27,11 @@ typedef struct {
     int64_t n_values, n_weights; /* with and without what lies between */
     du_param *at;
     int64_t n;
-    /* Of a frozen model (model/lora.h): [n / 2], that of at[2 i] and at[2 i + 1], A and B. NULL:
-     * the values are the model's own */
+    /* Of a frozen model (model/lora.h): [n_adapters], that of at[2 i] and at[2 i + 1], A and B;
+     * behind them are biases of routers. NULL: the values are the model's own */
     du_adapter *adapters;
+    int64_t n_adapters;
+    int64_t n_nextn; /* layers behind the trunk that are computed */
 } du_params;
 
 /* A model of zeros with the shape that a Hugging Face config.json says; also for gradients, which

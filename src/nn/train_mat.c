@@ -46,6 +46,11 @@ static void unpack(du_ctx *ctx, part *parts, int64_t n_parts) {
     du_pool_run(ctx->pool, unpack_rows, &job, n_tasks);
 }
 
+/* What products with a matrix are computed with. */
+static const du_mat *seen(const du_mat *w) {
+    return w->adapter && w->adapter->sum ? w->adapter->sum : w;
+}
+
 static bool is_used_as_it_lies(const du_mat *w) {
     return w->dtype == DU_F32 || w->dtype == DU_BF16;
 }
@@ -74,7 +79,7 @@ static du_err multiply(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, 
 
 /* A product with a matrix that is unpacked piece by piece. */
 static du_err in_pieces(du_ctx *ctx, du_gemm_kind kind, const du_train_job *job, bool dgrad) {
-    const du_mat *w = job->w;
+    const du_mat *w = seen(job->w);
     int64_t n_rows = UNPACK_VALUES / w->cols / PIECE_ROWS * PIECE_ROWS;
     n_rows = n_rows > 0 ? n_rows : PIECE_ROWS;
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
@@ -132,14 +137,14 @@ static du_err base_products(du_ctx *ctx, du_gemm_kind kind, const du_train_job *
     du_err err = b.jobs && b.parts ? DU_OK : DU_ENOMEM;
     for (int64_t i = 0; i < n_jobs && err == DU_OK; i++) {
         const du_train_job *job = &jobs[i];
-        int64_t n_values = job->w->rows * job->w->cols;
+        const du_mat *w = seen(job->w);
+        int64_t n_values = w->rows * w->cols;
         if (job->T == 0) {
             continue;
         }
-        if (is_used_as_it_lies(job->w)) {
-            b.jobs[b.n_jobs++] = gemm_of(job, (du_gemm_src){.data = job->w->data,
-                                                            .ld = job->w->cols,
-                                                            .bf16 = job->w->dtype == DU_BF16});
+        if (is_used_as_it_lies(w)) {
+            b.jobs[b.n_jobs++] = gemm_of(
+                job, (du_gemm_src){.data = w->data, .ld = w->cols, .bf16 = w->dtype == DU_BF16});
             continue;
         }
         if (b.n_values + n_values > UNPACK_VALUES) { /* in order: a job may go on with a y */
@@ -149,8 +154,8 @@ static du_err base_products(du_ctx *ctx, du_gemm_kind kind, const du_train_job *
             err = err ? err : in_pieces(ctx, kind, job, dgrad);
             continue;
         }
-        b.jobs[b.n_jobs++] = gemm_of(job, rows_of(NULL, job->w->cols));
-        b.parts[b.n_parts++] = (part){job->w, 0, job->w->rows, NULL, 0};
+        b.jobs[b.n_jobs++] = gemm_of(job, rows_of(NULL, w->cols));
+        b.parts[b.n_parts++] = (part){w, 0, w->rows, NULL, 0};
         b.n_values += n_values;
     }
     return err ? err : compute_batch(ctx, kind, &b, dgrad);
@@ -208,7 +213,7 @@ static du_err adapter_products(du_ctx *ctx, du_gemm_kind kind, const du_train_jo
     for (int64_t i = 0; i < n_jobs; i++) {
         const du_train_job *job = &jobs[i];
         const du_adapter *d = job->w->adapter;
-        if (!d || job->T == 0) {
+        if (!d || d->sum || job->T == 0) {
             continue;
         }
         float *low = DU_SCRATCH(ctx, float, job->T * d->rank);

@@ -5,8 +5,10 @@
  *
  *     y = W x + B u       dx = W^T dy + A^T v       dA = v x^T       dB = dy u^T
  *
- * so that nothing of W's size is made. Both factors of the adapter's products are as those of other
- * products, rounded to BF16 where the kind says so. */
+ * so that nothing of W's size is made. An adapter with a sum in fewer bits (tensor/mat.h) has that
+ * in the place of W' in the first two; the others stay, as if rounding were not there. Both factors
+ * of the adapter's products are as those of other products, rounded to BF16 where the kind says so.
+ */
 #ifndef DU_NN_TRAIN_MAT_H
 #define DU_NN_TRAIN_MAT_H
 

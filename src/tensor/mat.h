@@ -26,9 +26,12 @@ typedef struct {
     const float *a, *b; /* [rank,K], [N,rank] */
     int64_t rank;
     float scale;
+    /* The sum in fewer bits, which products of training use instead of W and the adapter; borrowed.
+     * NULL: none */
+    const struct du_mat *sum;
 } du_adapter;
 
-typedef struct {
+typedef struct du_mat {
     const void *data; /* NULL: the matrix is absent */
     du_dtype dtype;
     int64_t rows, cols;

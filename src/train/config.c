@@ -283,13 +283,9 @@ double du_train_config_lora_alpha(const du_train_config *config) {
     return config->lora.alpha > 0 ? config->lora.alpha : 2 * (double)config->lora.rank;
 }
 
-/* Adapters are all that changes, so nothing else can be asked to. */
 static du_err check_lora(const du_train_config *config, du_diag *diag) {
     bool given = *config->lora.targets || config->lora.alpha > 0;
     const char *wrong = *config->init == '\0'    ? "it needs init, the model to adapt"
-                        : *config->qat.type      ? "qat.type rounds weights that do not change"
-                        : config->mtp.weight > 0 ? "mtp.weight: that block has no adapters"
-                        : config->router.bias_step > 0 ? "router.bias_step: the router is frozen"
                         : *config->sample.prompt ? "sample.prompt: adapters alone cannot be asked"
                                                  : NULL;
     if (config->lora.rank == 0) {

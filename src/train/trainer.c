@@ -127,7 +127,13 @@ static bool has_choosing_bias(const du_params *params) {
 static du_err check_keys(const du_trainer *t, du_diag *diag) {
     const du_train_config *config = t->config;
     const du_hparams *hp = &t->params->model->hp;
-    if (config->mtp.weight > 0 && du_model_n_nextn(t->params->model) == 0) {
+    if (config->mtp.weight > 0 && t->params->n_nextn == 0 && t->params->adapters) {
+        return du_fail(diag, DU_EUNSUPPORTED,
+                       "mtp.weight: %s has no block that predicts one token further, and adapters "
+                       "cannot make one",
+                       config->init);
+    }
+    if (config->mtp.weight > 0 && t->params->n_nextn == 0) {
         return du_fail(diag, DU_EUNSUPPORTED,
                        "mtp.weight: a %s model has no block that predicts one token further "
                        "(deepseek_v2 and deepseek_v3 have)",
@@ -173,22 +179,30 @@ static du_err make_experts(du_trainer *t, du_diag *diag) {
 }
 
 static bool is_target(const void *user, const char *module) {
-    return du_lora_is_target(user, module);
+    const du_train_config *config = user;
+    return du_lora_is_target(config->lora.targets, module);
+}
+
+static bool moves_biases(const void *user, const char *module) {
+    (void)module;
+    const du_train_config *config = user;
+    return config->router.bias_step > 0;
 }
 
 /* The adapters of init's model, which stays in its files. */
 static du_err make_adapters(du_trainer *t, du_diag *diag) {
     const du_train_config *config = t->config;
     double alpha = du_train_config_lora_alpha(config);
-    du_lora lora = {config->lora.rank, alpha / (double)config->lora.rank, is_target,
-                    config->lora.targets};
+    du_lora lora = {.rank = config->lora.rank,
+                    .scale = alpha / (double)config->lora.rank,
+                    .wants = is_target,
+                    .user = config,
+                    .wants_bias = moves_biases,
+                    .next = config->mtp.weight > 0};
     du_model *model = NULL;
     du_err err = du_model_open(&model, config->init, diag);
-    if (err == DU_OK && (err = du_lora_check_targets(config->lora.targets, model, diag)) != DU_OK) {
-        du_model_close(model);
-        return err;
-    }
-    return err ? err : du_lora_new(&t->params, model, &lora, diag);
+    err = err ? err : du_lora_new(&t->params, model, &lora, diag);
+    return err ? err : du_lora_check_targets(config->lora.targets, t->params, diag);
 }
 
 /* Refuses what does not fit, and takes scratch as one piece, so that none of it is lost between
@@ -407,7 +421,7 @@ static int64_t set_next_targets(du_trainer *t) {
 /* Before passes and behind them: where weights are rounded for passes, the model points to those.
  */
 static du_err begin_passes(du_trainer *t) {
-    return t->qat.shown ? du_qat_show(t->ctx, &t->qat) : DU_OK;
+    return t->qat.params ? du_qat_show(t->ctx, &t->qat) : DU_OK;
 }
 
 static void end_passes(du_trainer *t) {

@@ -11,6 +11,9 @@ import program
 import tap
 
 MODELS = os.path.join(program.SOURCE, "tests", "golden", "models")
+# Everything that adapters go with, over a model with a block behind the trunk.
+ALL = {"mtp__weight": 0.3, "router__bias_step": 0.01, "router__seq_balance": 0.001,
+       "qat__type": "Q8_0"}
 
 
 def read_bytes(*parts):
@@ -19,9 +22,11 @@ def read_bytes(*parts):
 
 
 def tensors(path):
+    """The bytes of each."""
     data = read_bytes(path)
     n, = struct.unpack_from("<Q", data)
-    return {name for name in json.loads(data[8:8 + n]) if name != "__metadata__"}
+    return {name: data[8 + n + entry["data_offsets"][0]:8 + n + entry["data_offsets"][1]]
+            for name, entry in json.loads(data[8:8 + n]).items() if name != "__metadata__"}
 
 
 class Merge(folder.InFolder):
@@ -40,22 +45,28 @@ class Merge(folder.InFolder):
         sets = [word for key, value in all_keys.items() for word in ("--set", f"{key}={value}")]
         return program.run("train", "--quiet", *sets, *words, status=status)
 
-    def losses(self, out):
-        return [json.loads(line)["loss"]
+    def losses(self, out, key="loss"):
+        return [json.loads(line)[key]
                 for line in read_bytes(self.path(out), "metrics.jsonl").splitlines()]
 
     def merge(self, *words, status=0):
         return json.loads(program.run("merge", *words, "--json", status=status).out)
 
     def test_a_few_steps_lower_the_loss(self):
-        for name in ("llama_tied", "deepseek_v3_noqlora", "deepseek_v3_mtp"):
-            with self.subTest(name):
+        for name, keys in (("llama_tied", {}), ("deepseek_v3_noqlora", {}),
+                           ("deepseek_v3_mtp", {}), ("llama_tied", {"qat__type": "Q4_0"}),
+                           ("deepseek_v3_mtp", ALL)):
+            with self.subTest(name, **keys):
+                shutil.rmtree(self.path(name), ignore_errors=True)
                 before = {file: read_bytes(self.model(name), file)
                           for file in os.listdir(self.model(name))
                           if file.endswith(".safetensors")}
-                self.train(name, self.model(name), steps=20)
+                self.train(name, self.model(name), steps=20, **keys)
                 losses = self.losses(name)
                 self.assertLess(losses[-1], losses[0] - 0.5)
+                if "mtp__weight" in keys:
+                    of_next = self.losses(name, "mtp_loss")
+                    self.assertLess(of_next[-1], of_next[0] - 0.5)
                 for file, data in before.items():
                     self.assertEqual(read_bytes(self.model(name), file), data)
 
@@ -66,17 +77,19 @@ class Merge(folder.InFolder):
         config = json.loads(read_bytes(step, "adapter_config.json"))
         self.assertEqual((config["peft_type"], config["r"], config["lora_alpha"],
                           config["target_modules"]), ("LORA", 4, 6, ["q_proj", "v_proj"]))
-        self.assertEqual(tensors(os.path.join(step, "adapter_model.safetensors")),
+        self.assertEqual(set(tensors(os.path.join(step, "adapter_model.safetensors"))),
                          {f"base_model.model.model.layers.{i}.self_attn.{m}_proj.lora_{f}.weight"
                           for i in range(2) for m in "qv" for f in "AB"})
 
     def test_resumed_and_threads_to_the_bit(self):
-        for name in ("llama_tied", "deepseek_v3_noqlora"):
+        for name, keys in (("llama_tied", {"optim__name": "muon"}), ("deepseek_v3_noqlora", {}),
+                           ("deepseek_v3_mtp", {**ALL, "accumulate": 2})):
             with self.subTest(name):
-                self.train(f"{name}-a", self.model(name), ema__decay=0.9)
-                for steps in (5, 9, 12):
-                    self.train(f"{name}-b", self.model(name), "--resume", "--threads", "2",
-                               steps=steps, ema__decay=0.9)
+                keys["ema__decay"] = 0.9
+                self.train(f"{name}-a", self.model(name), "--threads", "1", **keys)
+                for steps, threads in ((5, 2), (9, 3), (12, 2)):
+                    self.train(f"{name}-b", self.model(name), "--resume", "--threads",
+                               str(threads), steps=steps, **keys)
                 step = "step-000012"
                 files = os.listdir(self.path(f"{name}-a", step))
                 self.assertEqual(sorted(files), sorted(os.listdir(self.path(f"{name}-b", step))))
@@ -128,6 +141,58 @@ class Merge(folder.InFolder):
         largest = max(abs(value) for value in logits[0])
         return max(abs(a - b) for a, b in zip(*logits)) / largest
 
+    def test_biases_of_routers(self):
+        """They are saved beside the adapters, with the router as it was, and go into the model."""
+        base, step = self.model("deepseek_v3_mtp"), self.path("out", "step-000012")
+        self.train("out", base, **ALL)
+        config = json.loads(read_bytes(step, "adapter_config.json"))
+        self.assertEqual(config["modules_to_save"], ["mlp.gate"])
+        saved = tensors(os.path.join(step, "adapter_model.safetensors"))
+        before = tensors(os.path.join(base, "model.safetensors"))
+        done = self.merge(base, step, self.path("merged"), "--type", "f32")
+        self.assertLess(done["difference"], 1e-4)
+        merged = tensors(self.path("merged", "model.safetensors"))
+        for layer in (1, 2):
+            router = f"model.layers.{layer}.mlp.gate."
+            bias = saved["base_model.model." + router + "e_score_correction_bias"]
+            self.assertEqual(bias, merged[router + "e_score_correction_bias"])
+            self.assertNotEqual(bias, before[router + "e_score_correction_bias"])
+            self.assertEqual(saved["base_model.model." + router + "weight"],
+                             merged[router + "weight"])
+        # The block behind the trunk is merged too.
+        name = "model.layers.2.eh_proj.weight"
+        self.assertIn("base_model.model.model.layers.2.eh_proj.lora_A.weight", saved)
+        self.assertNotEqual(before[name], merged[name])
+        # Over another router they are refused.
+        changed = shutil.copytree(base, self.path("changed"))
+        file = os.path.join(changed, "model.safetensors")
+        data = read_bytes(file)
+        value = before["model.layers.1.mlp.gate.weight"]
+        with open(file, "wb") as out:
+            out.write(data.replace(value, value[:8] + bytes(4) + value[12:]))
+        self.assertIn("is not the router of the model", program.run(
+            "merge", changed, step, self.path("no"), status=1).err)
+
+    def test_merged_and_quantised_as_trained(self):
+        """The validation loss of a run with rounded sums is that of the merged model's file."""
+        base = self.model("llama_tied")
+        checks = {"data__validation": self.path("tokens.bin"), "validate__batches": 4}
+        for mix in ("Q8_0", "Q4_0"):
+            with self.subTest(mix):
+                for out, keys in ((mix, {"qat__type": mix}), (mix + "-plain", {})):
+                    self.train(out, base, **keys, **checks)
+                file = self.path(f"{mix}.gguf")
+                self.merge(base, self.path(mix, "step-000012"), file, "--type", mix)
+                self.train(f"{mix}-file", file, steps=1, optim__lr=0, **checks)
+                trained, merged, other = (
+                    self.last_validation(out) for out in (mix, f"{mix}-file", f"{mix}-plain"))
+                self.assertLess(abs(trained - merged), 1e-5 * merged)
+                self.assertGreater(abs(trained - other), 1e-4 * merged)
+
+    def last_validation(self, out):
+        return json.loads(read_bytes(self.path(out), "metrics.jsonl").splitlines()[-1])[
+            "validation"]
+
     def test_adapters_that_rounding_hides(self):
         base, step = self.model("llama_tied"), self.path("out", "step-000012")
         self.train("out", base, optim__lr=1e-6)
@@ -156,11 +221,10 @@ class Merge(folder.InFolder):
         for keys, message in (({"lora__targets": "q_porj"}, "no linear layer"),
                               ({"lora__targets": "lm_head"}, "no linear layer"),
                               ({"lora__rank": 0, "lora__alpha": 3}, "lora.rank is missing"),
-                              ({"qat__type": "Q8_0"}, "lora.rank: qat.type"),
-                              ({"mtp__weight": 0.1}, "lora.rank: mtp.weight"),
-                              ({"router__bias_step": 0.1}, "lora.rank: router.bias_step")):
+                              ({"mtp__weight": 0.1}, "adapters cannot make one"),
+                              ({"router__bias_step": 0.1}, "no bias that chooses experts")):
             with self.subTest(keys):
-                status = 1 if "lora__targets" in keys else 2
+                status = 2 if "lora__rank" in keys else 1
                 self.assertIn(message, self.train("bad", base, status=status, **keys).err)
         self.train("out", base)
         step = self.path("out", "step-000012")

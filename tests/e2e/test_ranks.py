@@ -146,11 +146,21 @@ class Ranks(Base):
         self.assert_same_run("c", "d")
 
     def test_adapters(self):
+        """With all that they go with; also going on with another number of ranks."""
         self.train(1, "start", model="deepseek")
-        keys = {"init": self.path("start", "step-000012"), "lora.rank": 4, "mtp.weight": 0}
-        self.train(1, "a", model="given", keys=keys)
-        self.train(2, "b", model="given", keys=keys)
-        self.assert_same_run("a", "b")
+        keys = {"init": self.path("start", "step-000012"), "lora.rank": 4}
+        more = {**keys, "mtp.weight": 0.3, "router.bias_step": 0.01, "qat.type": "Q8_0",
+                "optim.name": "muon", "recompute": "cheap"}
+        for name, each in (("few", keys), ("all", more)):
+            self.train(1, f"{name}1", model="given", keys=each)
+            for n_ranks in (2, 3, 4):
+                with self.subTest(name, n_ranks=n_ranks):
+                    self.train(n_ranks, f"{name}{n_ranks}", model="given", keys=each)
+                    self.assert_same_run(f"{name}1", f"{name}{n_ranks}")
+        for n_ranks, steps in ((2, 5), (4, 10), (1, 12)):
+            self.train(n_ranks, "parts", "--resume", model="given", keys={**more, "steps": steps})
+        for name in ("adapter_model.safetensors", "state.safetensors"):
+            self.assertTrue(self.files("all1", 12)[name] == self.files("parts", 12)[name], name)
 
     def test_resume_with_another_number(self):
         self.train(1, "whole", model="deepseek")

@@ -1,7 +1,8 @@
 /* Adapters as `dure merge` reads them: opened, loaded over a model, and computed with.
  *
  * The first byte of an input says which of the two files the rest is: adapter_config.json or
- * adapter_model.safetensors; the other one is that of a good adapter of every layer. */
+ * adapter_model.safetensors; the other one is that of a good adapter of every layer and of biases
+ * of routers. */
 #include "base/file.h"
 #include "base/json.h"
 #include "folder.h"
@@ -45,7 +46,8 @@ static void make_files(void) {
     du_model *model = NULL;
     du_convert_params how = {0};
     du_convert_stats stats;
-    du_lora lora = {2, 0.5, wants_all, NULL};
+    du_lora lora = {
+        .rank = 2, .scale = 0.5, .wants = wants_all, .wants_bias = wants_all, .next = true};
     json_t *json = json_loads(config, 0, NULL);
     FUZZ_CHECK(json && du_params_new(&params, json, &diag) == DU_OK);
     json_decref(json);

@@ -1,7 +1,7 @@
 /* Adapters of frozen models: gradients against central differences of a loss in double with the
- * effective weights W + s B A, over F32 and block-quantised files; bits that neither threads, nor
- * what is kept, nor the split into micro-batches change; files that come back, and files that must
- * not be taken. */
+ * effective weights W + s B A, over F32 and block-quantised files, or with those rounded to fewer
+ * bits; bits that neither threads, nor what is kept, nor the split into micro-batches change; files
+ * that come back, biases of routers in them, and files that must not be taken. */
 #include <math.h>
 
 #include "base/json.h"
@@ -9,6 +9,7 @@
 #include "model/lora.h"
 #include "oracle/gradients.h"
 #include "tmp.h"
+#include "train/qat.h"
 
 enum { RANK = 2 };
 static const double scale = 1.5;
@@ -42,6 +43,9 @@ static const base bases[] = {
      "{\"model_type\":\"qwen2\",\"num_key_value_heads\":2,\"tie_word_embeddings\":false" SMALL "}",
      DU_F32, false, 5},
     {"deepseek_v3", V3, DU_F32, false, 7},
+    {"deepseek_v3 with a block behind the trunk",
+     "{\"model_type\":\"deepseek_v3\",\"q_lora_rank\":32,\"num_nextn_predict_layers\":1" LATENT "}",
+     DU_F32, false, 7},
     {"deepseek_v3 without a latent of queries, Q8_0",
      "{\"model_type\":\"deepseek_v3\",\"q_lora_rank\":null" LATENT "}", DU_Q8_0, false, 7},
     {"llama, Q8_0, interleaved rows", LLAMA2, DU_Q8_0, true, 5},
@@ -72,6 +76,11 @@ static const char *make_file(test_tmp *tmp, const base *b) {
     du_convert_params how = {0};
     du_convert_stats stats;
     du_params_init(p, 0.2, 7);
+    for (int64_t i = 0; i < p->n; i++) {
+        for (int64_t k = 0; p->at[i].def->chooses && k < p->at[i].cols; k++) {
+            p->values[p->at[i].offset + k] = 0.01f * (float)(k * k % 3);
+        }
+    }
     const char *dir = test_tmp_file(tmp, "base");
     assert_ok(du_convert_hf(p->model, dir, NULL, &how, &stats, &diag), &diag);
     du_params_free(p);
@@ -94,10 +103,16 @@ static bool wants(const void *user, const char *module) {
     return du_lora_is_target(user, module);
 }
 
+static bool wants_all(const void *user, const char *module) {
+    (void)user;
+    (void)module;
+    return true;
+}
+
 static du_params *adapters_of(const char *path, const char *targets) {
     du_model *model;
     du_params *p;
-    du_lora lora = {RANK, scale, wants, targets};
+    du_lora lora = {RANK, scale, wants, targets, NULL, true};
     assert_ok(du_model_open(&model, path, &diag), &diag);
     assert_ok(du_lora_new(&p, model, &lora, &diag), &diag);
     du_lora_init(p, 5);
@@ -170,6 +185,20 @@ static void move(const place *q, bool is_b, int64_t r, int64_t c, double h) {
     }
 }
 
+/* The sum of all adapters and the weights of the base, in F32, as merging computes it. */
+static du_params *merged(const base *b, const char *path, const du_params *p) {
+    du_params *full = unpacked(b, path);
+    for (int64_t i = 0; i < p->n_adapters; i++) {
+        const char *name = p->at[2 * i].name + strlen("base_model.model.");
+        const du_param *W = find_param(full, name, strlen(name) - strlen(".lora_A.weight"));
+        du_mat m = {.rows = W->rows, .cols = W->cols, .adapter = &p->adapters[i]};
+        for (int64_t row = 0; row < W->rows; row++) {
+            du_mat_adapt_row(full->values + W->offset + row * W->cols, &m, row);
+        }
+    }
+    return full;
+}
+
 static void add_adapter(const place *q) {
     for (int64_t n = 0; n < q->B->rows; n++) {
         for (int64_t r = 0; r < RANK; r++) {
@@ -226,6 +255,65 @@ static void gradients_are_those_of_the_effective_weights(void **state) {
     }
 }
 
+/* Passes over a frozen model whose sums are rounded see the weights that the merged model has when
+ * it is rounded itself, and gradients go through as if it were not. */
+static void rounded_sums_are_those_of_the_merged_model(void **state) {
+    (void)state;
+    static const char *const types[] = {"Q8_0", "Q4_0", "F8_E4M3"};
+    data d = make_data();
+    for (int64_t i = 0; i < 3 * N_BASES; i++) {
+        const base *b = &bases[i / 3];
+        if (b->interleaved) {
+            continue;
+        }
+        test_tmp tmp = test_tmp_make();
+        const char *path = make_file(&tmp, b);
+        du_params *p = adapters_of(path, i % 2 ? "" : "o_proj,up_proj,kv_b_proj,q_proj");
+        shake(p);
+        du_params *full = merged(b, path, p);
+        du_qat qat, want;
+        du_ctx ctx = {.kern = du_kern_get(test_isa()), .scratch = du_arena_new(1 << 16)};
+        assert_ok(du_pool_new(&ctx.pool, 2, false, &diag), &diag);
+        assert_ok(du_qat_init(&qat, types[i % 3], p, &diag), &diag);
+        assert_ok(du_qat_init(&want, types[i % 3], full, &diag), &diag);
+        float *value = p->values + p->at[1].offset, kept = *value;
+        *value += 1; /* the second time counts */
+        assert_int_equal(du_qat_show(&ctx, &qat), DU_OK);
+        *value = kept;
+        assert_int_equal(du_qat_show(&ctx, &qat), DU_OK);
+        assert_int_equal(du_qat_show(&ctx, &want), DU_OK);
+        memcpy(full->values, want.shown, (size_t)full->n_values * sizeof(float));
+        float *grads = gradients(p, &d, (way){1, 1, DU_KEEP_ALL, false});
+        oracle o = open_oracle(full, &d);
+        oracle_loss(&o);
+        for (int64_t k = 0; k < p->n_adapters; k++) {
+            place q = place_of(b, &o, p, 2 * k);
+            const du_mat *sum = p->adapters[k].sum;
+            assert_non_null(sum);
+            for (int64_t row = 0; row < sum->rows; row++) {
+                float got[512];
+                du_mat_unpack_row(got, sum, row);
+                if (memcmp(got, want.shown + q.W->offset + row * sum->cols,
+                           (size_t)sum->cols * sizeof *got) != 0) {
+                    fail_msg("%s, %s: row %d of %s differs", b->name, types[i % 3], (int)row,
+                             q.W->name);
+                }
+            }
+            check_tensor(&q, false, grads);
+            check_tensor(&q, true, grads);
+        }
+        oracle_close(&o);
+        du_free(grads);
+        du_qat_done(&want);
+        du_qat_done(&qat);
+        du_pool_free(ctx.pool);
+        du_arena_free(ctx.scratch);
+        du_params_free(full);
+        du_params_free(p);
+        test_tmp_remove(&tmp);
+    }
+}
+
 static void bits_do_not_depend_on_the_way(void **state) {
     (void)state;
     static const way ways[] = {
@@ -274,12 +362,12 @@ static void names_choose_layers(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         du_params *p = adapters_of(path, cases[i].targets);
         assert_int_equal(p->n, 2 * cases[i].n);
-        assert_ok(du_lora_check_targets(cases[i].targets, p->model, &diag), &diag);
+        assert_ok(du_lora_check_targets(cases[i].targets, p, &diag), &diag);
         du_params_free(p);
     }
     du_params *p = adapters_of(path, "");
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
-        assert_fails(du_lora_check_targets(unknown[i], p->model, &diag), DU_EINVAL, &diag,
+        assert_fails(du_lora_check_targets(unknown[i], p, &diag), DU_EINVAL, &diag,
                      "no linear layer");
     }
     du_params_free(p);
@@ -343,6 +431,72 @@ static void files_come_back(void **state) {
     }
 }
 
+/* Biases begin as the model has them, come back with the adapters, and go with the model; the
+ * router's matrix beside them must be the model's. */
+static void biases_of_routers_come_back(void **state) {
+    (void)state;
+    enum { E = 4 };
+    for (int64_t i = 0; i < N_BASES; i++) {
+        if (!strstr(bases[i].json, "noaux_tc")) {
+            continue;
+        }
+        test_tmp tmp = test_tmp_make();
+        char path[TEST_PATH_BYTES], dir[TEST_PATH_BYTES];
+        snprintf(path, sizeof path, "%s", make_file(&tmp, &bases[i]));
+        snprintf(dir, sizeof dir, "%s/adapter", tmp.path);
+        assert_ok(du_dir_make(dir, &diag), &diag);
+        du_model *model, *again;
+        du_params *p, *back;
+        du_lora lora = {RANK, scale, wants, "o_proj", wants_all, true};
+        assert_ok(du_model_open(&model, path, &diag), &diag);
+        int64_t n_moe = 1 + du_model_n_nextn(model);
+        float before[E];
+        memcpy(before, du_model_block(model, 1)->router_bias, sizeof before);
+        assert_true(before[2] > 0);
+        assert_ok(du_lora_new(&p, model, &lora, &diag), &diag);
+        du_lora_init(p, 3);
+        assert_int_equal(p->n, 2 * p->n_adapters + n_moe);
+        const du_param *bias = &p->at[2 * p->n_adapters];
+        assert_string_equal(bias->name, "base_model.model.model.layers.1.mlp.gate."
+                                        "e_score_correction_bias");
+        float *values = p->values + bias->offset;
+        assert_memory_equal(values, before, sizeof before);
+        assert_ptr_equal(du_model_block(model, 1)->router_bias, values);
+        shake(p);
+        assert_ok(du_lora_write(p, dir, "base", "o_proj", RANK * scale, &diag), &diag);
+        du_lora_file file;
+        assert_ok(du_lora_file_open(&file, dir, &diag), &diag);
+        assert_ok(du_model_open(&again, path, &diag), &diag);
+        assert_ok(du_lora_new(&back, again, &file.lora, &diag), &diag);
+        assert_ok(du_lora_load(back, &file, &diag), &diag);
+        assert_int_equal(back->n, p->n);
+        assert_memory_equal(back->values, p->values, (size_t)p->n_values * sizeof(float));
+        /* Into a model of its own */
+        du_convert_params keep = {0};
+        du_convert_stats stats;
+        du_model *whole;
+        assert_ok(
+            du_convert_hf(back->model, test_tmp_file(&tmp, "merged"), NULL, &keep, &stats, &diag),
+            &diag);
+        assert_ok(du_model_open(&whole, test_tmp_file(&tmp, "merged"), &diag), &diag);
+        assert_memory_equal(du_model_block(whole, 1)->router_bias, values, sizeof before);
+        du_model_close(whole);
+        /* Over another router */
+        float *router = (float *)(uintptr_t)du_model_block(again, 1)->router.data;
+        du_mat *mat = (du_mat *)(uintptr_t)&du_model_block(again, 1)->router;
+        float other[E * 32];
+        memcpy(other, router, sizeof other);
+        other[5] += 1;
+        mat->data = other;
+        assert_fails(du_lora_load(back, &file, &diag), DU_EFORMAT, &diag,
+                     "layers.1.mlp.gate.weight is not the router of the model");
+        du_lora_file_close(&file);
+        du_params_free(back);
+        du_params_free(p);
+        test_tmp_remove(&tmp);
+    }
+}
+
 static char *read_file(const char *path, size_t *n) {
     char *bytes;
     assert_ok(du_file_read(&bytes, n, path, 1 << 24, &diag), &diag);
@@ -383,6 +537,8 @@ static void foreign_configs_are_refused(void **state) {
                  {"bias", "\"all\"", "bias is set"},
                  {"fan_in_fan_out", "true", "fan_in_fan_out is set"},
                  {"modules_to_save", "[\"lm_head\"]", "modules_to_save is set"},
+                 {"modules_to_save", "[\"mlp.gate\", 3]", "modules_to_save is set"},
+                 {"modules_to_save", "{\"mlp.gate\": 1}", "modules_to_save is set"},
                  {"init_lora_weights", "\"pissa\"", "'pissa'"}};
     test_tmp tmp = test_tmp_make();
     const char *path = make_file(&tmp, &bases[0]);
@@ -449,10 +605,12 @@ static void foreign_tensors_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_of_the_effective_weights),
+        cmocka_unit_test(rounded_sums_are_those_of_the_merged_model),
         cmocka_unit_test(bits_do_not_depend_on_the_way),
         cmocka_unit_test(names_choose_layers),
         cmocka_unit_test(beginnings_depend_on_names),
         cmocka_unit_test(files_come_back),
+        cmocka_unit_test(biases_of_routers_come_back),
         cmocka_unit_test(foreign_configs_are_refused),
         cmocka_unit_test(foreign_tensors_are_refused),
     };
