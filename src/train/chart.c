@@ -139,7 +139,7 @@ static void add_line(du_str *s, const canvas *v, const du_chart_line *line) {
         s->failed = true;
         return;
     }
-    if (line->dots) {
+    if (line->exact) {
         for (int64_t i = 0; i < n; i++) {
             const du_bin *bin = &of->bins[i];
             values[i] = bin->n > 0 ? bin->sum / (double)bin->n : (double)NAN;
@@ -153,7 +153,7 @@ static void add_line(du_str *s, const canvas *v, const du_chart_line *line) {
     if (used > 1) {
         add_path(s, v, line, values);
     }
-    if (used == 1 || (line->dots && used <= DOTS_MAX)) {
+    if (used == 1 || (line->exact && used <= DOTS_MAX && 3 * used <= n)) {
         add_dots(s, v, line, values);
     }
     du_free(values);

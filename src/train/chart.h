@@ -11,7 +11,7 @@ typedef struct {
     const du_series *series; /* one without values is left out */
     const char *colour;      /* class */
     bool raw;                /* the values, pale, beneath a smoothed line */
-    bool dots;               /* each bin a dot, not smoothed: values of few steps */
+    bool exact;              /* means of bins, not smoothed; dots where few steps have values */
 } du_chart_line;
 
 /* Texts are ours: they are not escaped. */

@@ -501,7 +501,7 @@ json_t *du_train_config_json(void) {
                                   types[key->type], "default", du_str_get(&value), "unit",
                                   key->type == KEY_MODEL ? "" : key->unit, "help", key->help,
                                   "alters_results", key->alters);
-        bool failed = value.failed || json_array_append_new(list, entry) != 0;
+        bool failed = json_array_append_new(list, entry) != 0 || value.failed;
         du_str_done(&value);
         if (failed) {
             json_decref(list);

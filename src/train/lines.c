@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,7 +10,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-enum { FORGET_BYTES = 1 << 24 }; /* of a long file, that are read before they leave memory */
+enum { PIECE_BYTES = 1 << 16, LINE_BYTES_MAX = 1 << 28 };
 
 bool du_lines_exist(const char *dir, const char *name) {
     char *path = du_path_join(dir, name);
@@ -19,41 +20,83 @@ bool du_lines_exist(const char *dir, const char *name) {
     return exist;
 }
 
+/* A file that is read piece by piece. It may be written, and even cut, meanwhile: what was mapped
+ * would end the process then. */
+typedef struct {
+    int fd;
+    du_str text; /* read and not passed yet, from `at` on */
+    size_t at;
+    int error; /* errno; 0: none so far */
+} reader;
+
+/* Reads on. False: the end, an error, a line too long, no memory. */
+static bool read_more(reader *r) {
+    size_t left = r->text.len - r->at;
+    if (r->at > 0) {
+        memmove(r->text.data, r->text.data + r->at, left);
+        r->text.len = left;
+        r->at = 0;
+    }
+    du_str_reserve(&r->text, PIECE_BYTES);
+    ssize_t got = -1;
+    while (left <= LINE_BYTES_MAX && !r->text.failed) {
+        got = read(r->fd, r->text.data + left, PIECE_BYTES);
+        if (got >= 0 || errno != EINTR) {
+            break;
+        }
+    }
+    r->text.len += got > 0 ? (size_t)got : 0;
+    r->error = r->text.failed ? ENOMEM : left <= LINE_BYTES_MAX && got < 0 ? errno : 0;
+    return got > 0;
+}
+
+/* The next line without its line feed, until the next call. False: there is none. */
+static bool next_line(reader *r, du_sv *line) {
+    size_t looked = 0;
+    for (;;) {
+        const char *from = du_str_get(&r->text) + r->at;
+        size_t n = r->text.len - r->at;
+        const char *end = memchr(from + looked, '\n', n - looked);
+        if (end) {
+            *line = (du_sv){from, (size_t)(end - from)};
+            r->at += line->len + 1;
+            return true;
+        }
+        looked = n;
+        if (!read_more(r)) {
+            return false;
+        }
+    }
+}
+
 /* The step of a line; 0: it is none of ours. json_decref *out. */
-static int64_t step_of(json_t **out, du_sv line) {
+static int64_t step_of(json_t **out, reader *r, du_sv line) {
     *out = NULL;
-    return du_json_parse(out, line.s, line.len, "a line", NULL) == DU_OK
-               ? json_integer_value(json_object_get(*out, "step"))
-               : 0;
+    du_err err = du_json_parse(out, line.s, line.len, "a line", NULL);
+    r->error = err == DU_ENOMEM ? ENOMEM : r->error;
+    return err == DU_OK ? json_integer_value(json_object_get(*out, "step")) : 0;
 }
 
 /* Tells fn (NULL: nobody) of the lines that ascend to at most that step. *last: the step of the
- * last of them. Returns their bytes. */
-static int64_t walk(const du_map *map, int64_t step, int64_t *last, du_line_fn *fn, void *user) {
-    du_sv all = {(const char *)map->data, map->len};
-    size_t at = 0, forgotten = 0;
-    *last = 0;
-    for (;;) {
-        json_t *json = NULL;
-        int64_t end = du_sv_find(all, du_sv_of("\n"), at), of_line = 0;
-        if (end >= 0) {
-            of_line = step_of(&json, (du_sv){all.s + at, (size_t)end - at});
-        }
-        bool good = of_line > *last && of_line <= step;
+ * last of them, *n_bytes: their length. Returns errno; 0: all were read. */
+static int walk(int fd, int64_t step, int64_t *last, int64_t *n_bytes, du_line_fn *fn, void *user) {
+    reader r = {.fd = fd};
+    du_sv line;
+    bool good = true;
+    *last = *n_bytes = 0;
+    while (good && next_line(&r, &line)) {
+        json_t *json;
+        int64_t of_line = step_of(&json, &r, line);
+        good = of_line > *last && of_line <= step;
         if (good && fn) {
             fn(user, of_line, json);
         }
         json_decref(json);
-        if (!good) {
-            return (int64_t)at;
-        }
-        *last = of_line;
-        at = (size_t)end + 1;
-        if (at - forgotten > FORGET_BYTES) {
-            du_map_unload(map, map->data + forgotten, at - forgotten);
-            forgotten = at;
-        }
+        *last = good ? of_line : *last;
+        *n_bytes += good ? (int64_t)line.len + 1 : 0;
     }
+    du_str_done(&r.text);
+    return r.error;
 }
 
 du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t step,
@@ -62,20 +105,16 @@ du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t s
     if (!out->path) {
         return du_fail_nomem(diag, name);
     }
-    out->fd = open(out->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    out->fd = open(out->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (out->fd < 0) {
         return du_fail_errno(diag, out->path, "open it", errno);
     }
-    du_map map;
-    du_err err = du_map_open(&map, out->path, diag);
-    if (err == DU_OK) {
-        out->n_bytes = walk(&map, step, &out->last_step, NULL, NULL);
-        du_map_close(&map);
-        if (ftruncate(out->fd, out->n_bytes) != 0) {
-            err = du_fail_errno(diag, out->path, "cut it", errno);
-        }
+    int code = walk(out->fd, step, &out->last_step, &out->n_bytes, NULL, NULL);
+    if (code != 0) {
+        return du_fail_errno(diag, out->path, "read it", code);
     }
-    return err;
+    return ftruncate(out->fd, out->n_bytes) == 0 ? DU_OK
+                                                 : du_fail_errno(diag, out->path, "cut it", errno);
 }
 
 /* The bytes behind the whole lines; what a failure leaves of them is cut off. */
@@ -128,12 +167,16 @@ void du_lines_close(du_lines *file) {
 
 du_err du_lines_read(const char *dir, const char *name, du_line_fn *fn, void *user, du_diag *diag) {
     char *path = du_path_join(dir, name);
-    du_map map;
-    int64_t last;
     du_err err = path ? DU_OK : du_fail_nomem(diag, name);
-    if (err == DU_OK && du_file_exists(path) && (err = du_map_open(&map, path, diag)) == DU_OK) {
-        walk(&map, INT64_MAX, &last, fn, user);
-        du_map_close(&map);
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (err == DU_OK && fd < 0 && errno != ENOENT) {
+        err = du_fail_errno(diag, path, "open it", errno);
+    }
+    if (fd >= 0) {
+        int64_t last, n_bytes;
+        int code = walk(fd, INT64_MAX, &last, &n_bytes, fn, user);
+        err = code != 0 ? du_fail_errno(diag, path, "read it", code) : DU_OK;
+        close(fd);
     }
     du_free(path);
     return err;

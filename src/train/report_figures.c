@@ -101,7 +101,7 @@ static void add_spreads(du_str *s, const du_report *r) {
         lines[k] = (du_chart_line){.name = named ? names + k * NAME_BYTES : NULL,
                                    .series = &r->layers[k].spread,
                                    .colour = colours[n > 1 ? k * (N_SHADES - 1) / (n - 1) : 0],
-                                   .dots = true};
+                                   .exact = true};
     }
     if (lines && names) {
         du_chart_add(s, &(du_chart){"biases", "Router bias drift",

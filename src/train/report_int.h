@@ -13,6 +13,7 @@
     X(lr, 512)                                                                                     \
     X(grad_norm, 512)                                                                              \
     X(tok_s, 512)                                                                                  \
+    X(peak, 512)                                                                                   \
     X(overload, 512)                                                                               \
     X(balance, 512)
 

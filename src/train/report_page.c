@@ -153,6 +153,11 @@ static void end_card(du_str *s, const char *note) {
     du_str_addf(s, "</b><span>%s</span></div>\n", note);
 }
 
+static void end_noted(du_str *s, const du_str *note) {
+    s->failed = s->failed || note->failed;
+    end_card(s, du_str_get(note));
+}
+
 static void add_duration(du_str *s, double seconds) {
     int64_t all = seconds > 0 && seconds < 1e12 ? (int64_t)seconds : 0;
     if (all >= 86400) {
@@ -169,13 +174,14 @@ static void add_duration(du_str *s, double seconds) {
 }
 
 /* The smoothed loss at the end of a series. */
-static double last_smooth(const du_series *s) {
+static double last_smooth(du_str *html, const du_series *s) {
     int64_t n = du_series_n_bins(s);
     double *values = du_alloc_array((size_t)n, sizeof *values), last = (double)NAN;
     if (values && n > 0) {
         du_series_smooth(s, values);
         last = values[n - 1];
     }
+    html->failed = html->failed || !values;
     du_free(values);
     return last;
 }
@@ -193,17 +199,29 @@ static void add_loss_cards(du_str *s, const du_report *r) {
                     *valid = du_report_measure(r, DU_REPORT_validation);
     du_str note = {0};
     begin_card(s, "Loss, smoothed", false);
-    du_axis_add_number(s, last_smooth(loss), DIGITS);
+    du_axis_add_number(s, last_smooth(s, loss), DIGITS);
     add_lowest(&note, loss);
-    end_card(s, du_str_get(&note));
+    end_noted(s, &note);
     if (valid->n > 0) {
         begin_card(s, "Validation loss", false);
         du_axis_add_number(s, valid->last, DIGITS);
         add_lowest(&note, valid);
-        end_card(s, du_str_get(&note));
+        end_noted(s, &note);
     }
-    s->failed = s->failed || note.failed;
     du_str_done(&note);
+}
+
+/* "tokens per second, 38 % of peak" */
+static void add_peak(du_str *note, const du_series *peak) {
+    double sum = 0;
+    for (int64_t i = 0; i < du_series_n_bins(peak); i++) {
+        sum += peak->bins[i].sum;
+    }
+    du_str_reset(note);
+    du_str_add_s(note, "tokens per second");
+    if (peak->n > 0) {
+        du_str_addf(note, ", %.0f %% of peak", 100 * sum / (double)peak->n);
+    }
 }
 
 static void add_cards(du_str *s, const du_report *r, const json_t *run) {
@@ -212,9 +230,11 @@ static void add_cards(du_str *s, const du_report *r, const json_t *run) {
     du_str_add_s(s, "<section class=\"cards\">\n");
     begin_card(s, "Steps", false);
     du_str_addf(s, "%lld", (long long)r->step);
-    du_str_add_s(&note, "of ");
-    du_html_add(&note, text_of(config, "steps"));
-    end_card(s, text_of(config, "steps").len > 0 ? du_str_get(&note) : "");
+    if (text_of(config, "steps").len > 0) {
+        du_str_add_s(&note, "of ");
+        du_html_add(&note, text_of(config, "steps"));
+    }
+    end_noted(s, &note);
     begin_card(s, "Tokens", false);
     du_axis_add_number(s, (double)r->tokens, DIGITS);
     end_card(s, "trained on");
@@ -224,13 +244,13 @@ static void add_cards(du_str *s, const du_report *r, const json_t *run) {
     if (r->seconds > 0) {
         begin_card(s, "Speed", true);
         du_axis_add_number(s, (double)r->tokens / r->seconds, DIGITS);
-        end_card(s, "tokens per second");
+        add_peak(&note, du_report_measure(r, DU_REPORT_peak));
+        end_noted(s, &note);
         begin_card(s, "Time", true);
         add_duration(s, r->seconds);
         end_card(s, "of steps alone");
     }
     du_str_add_s(s, "</section>\n");
-    s->failed = s->failed || note.failed;
     du_str_done(&note);
 }
 
@@ -389,18 +409,22 @@ static void add_foot(du_str *s) {
     du_str_add_s(s, "</main></body></html>\n");
 }
 
-/* run.json; NULL: there is none, or it cannot be read. */
-static json_t *read_run(const char *dir) {
-    json_t *run = NULL;
+/* run.json; *out NULL: there is none, or none that can be read. Returns DU_OK, DU_ENOMEM. */
+static du_err read_run(json_t **out, const char *dir, du_diag *diag) {
     char *path = du_path_join(dir, DU_RECORD_FILE);
-    bool good = path && du_file_exists(path) &&
-                du_json_load(&run, path, DU_RECORD_BYTES_MAX, NULL) == DU_OK;
+    du_err err = path ? DU_OK : du_fail_nomem(diag, DU_RECORD_FILE);
+    *out = NULL;
+    if (err == DU_OK && du_file_exists(path) &&
+        du_json_load(out, path, DU_RECORD_BYTES_MAX, NULL) == DU_ENOMEM) {
+        err = du_fail_nomem(diag, path);
+    }
     du_free(path);
-    return good ? run : NULL;
+    return err;
 }
 
 du_err du_report_page(du_str *html, const du_report *r, du_diag *diag) {
-    json_t *run = read_run(r->dir);
+    json_t *run = NULL;
+    du_err err = read_run(&run, r->dir, diag);
     add_head(html, run);
     add_summary(html, run);
     add_cards(html, r, run);
@@ -408,7 +432,7 @@ du_err du_report_page(du_str *html, const du_report *r, du_diag *diag) {
     add_samples(html, &r->samples);
     du_str_add_s(html, "<h2>Run</h2>\n<section id=\"run\">\n");
     add_model(html, run);
-    du_err err = add_checkpoints(html, r, diag);
+    err = err ? err : add_checkpoints(html, r, diag);
     add_processes(html, run);
     add_config(html, run);
     du_str_add_s(html, "</section>\n");

@@ -109,6 +109,30 @@ static void test_other_lines(void **state) {
     }
 }
 
+/* Lines longer than what is read at once, and an error that must not cut what it could not read. */
+static void test_long_lines(void **state) {
+    (void)state;
+    enum { N = 200000 };
+    char *line = malloc(N + 512);
+    assert_non_null(line);
+    int head = snprintf(line, 64, "{\"step\":1,\"x\":\"");
+    memset(line + head, 'x', N);
+    memcpy(line + head + N, "\"}\n" LINE_2, strlen("\"}\n" LINE_2) + 1);
+    test_tmp_write(&tmp, "metrics.jsonl", line, strlen(line));
+    for (int64_t n = 1; n < 8; n++) {
+        du_mem_fail_at(n, true);
+        du_err err = du_lines_open(&file, tmp.path, DU_METRICS_FILE, 9, &diag);
+        du_mem_fail_at(0, false);
+        assert_int_equal(err, DU_ENOMEM);
+        du_lines_close(&file);
+    }
+    open_at(9);
+    assert_int_equal(file.last_step, 2);
+    du_lines_close(&file);
+    assert_text(line);
+    free(line);
+}
+
 /* What a full disk takes of a line is taken away again. */
 static void test_full_disk(void **state) {
     (void)state;
@@ -131,6 +155,6 @@ static void test_full_disk(void **state) {
 int main(void) {
     du_json_use_counted_heap();
     const struct CMUnitTest tests[] = {TEST(test_add_and_cut), TEST(test_other_lines),
-                                       TEST(test_full_disk)};
+                                       TEST(test_long_lines), TEST(test_full_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
