@@ -10,7 +10,8 @@ tokens per second by those of the other way, above 1 where dure is faster; `best
 PyTorch's ways of that number type in each round. torch and transformers come from the Python that runs
 this program.
 
-Ways: dure-f32, dure-bf16   `dure train` with that dtype
+Ways: dure-f32, dure-bf16   `dure train` with that dtype; also where its time goes and what share of
+                            the machine's operations per second it reaches (docs/TRAINING.md)
       f32, f32-compile      everything float32; with torch.compile
       autocast, autocast-compile   float32 weights, bfloat16 by autocast
       bf16, bf16-compile    weights and optimizer in bfloat16
@@ -134,7 +135,9 @@ def run_dure(options, folder, model, dtype):
     steps = [json.loads(line) for line in lines]
     if len(steps) != options.warmup + options.steps:
         raise Failed(f"dure train: {len(steps)} lines in metrics.jsonl")
-    return {"tok_s": statistics.median(step["tok_s"] for step in steps[options.warmup:]),
+    counted = steps[options.warmup:]
+    return {**{key: statistics.median(step[key] for step in counted)
+               for key in ("tok_s", "products", "peak")},
             "losses": [step["loss"] for step in steps], "resident": run.resident,
             "without_model": 0}
 
@@ -192,6 +195,9 @@ def results(options, model, values):
                        resident=max(r["resident"] for r in known),
                        without_model=max(r["without_model"] for r in known),
                        loss=known[-1]["losses"][-1], weights=known[-1].get("weights"))
+            if name.startswith("dure-"):
+                row.update({key: statistics.median(r[key] for r in known)
+                            for key in ("products", "peak")})
         if not name.startswith("dure-"):
             row["dure"] = ratio(speeds.get("dure-" + number_type, []), speeds[name])
         rows.append(row)
@@ -228,6 +234,8 @@ def text_of(model, rows):
             ratios = row["dure"]["ratios"]
             line += f"{row['dure']['ratio']:>6.2f}x  {min(ratios):.2f}-{max(ratios):.2f}"
         lines.append(line)
+    lines += [f"{row['way']}: {row['products']:.0%} of the time in matrix products and attention, "
+              f"{row['peak']:.0%} of the machine's peak" for row in rows if row.get("products")]
     return "\n".join(lines)
 
 

@@ -29,7 +29,8 @@ os.mkdir(keys["out"])
 with open(os.path.join(keys["out"], "metrics.jsonl"), "w") as file:
     for step in range(1, int(keys["steps"]) + 1):
         speed = 1.0 if step <= 2 else 1000.0 / turn + step
-        print(json.dumps({{"step": step, "loss": 7.5 - step / 8, "tok_s": speed}}), file=file)
+        print(json.dumps({{"step": step, "loss": 7.5 - step / 8, "tok_s": speed,
+                          "products": step / 10, "peak": turn / 4}}), file=file)
 """
 
 
@@ -56,6 +57,7 @@ class CompareTorch(unittest.TestCase):
         row, = value["models"]["dense"]
         self.assertEqual(row["rounds"], [1004.0, 504.0])  # steps 3 to 5: the middle is step 4
         self.assertEqual(row["tok_s"], 754.0)
+        self.assertEqual((row["products"], row["peak"]), (0.4, 0.375))
         self.assertEqual((value["batch"], value["rounds"], value["steps"]), ([2, 8], 2, 3))
 
     def test_configuration_of_both_models(self):
