@@ -27,7 +27,6 @@ enum {
     LINE_EVERY = 10,          /* steps between lines where there is no terminal */
     SCRATCH_CHUNK = 64 << 20, /* bytes */
 };
-static const double memory = 0.98; /* of the smoothed loss: what a step leaves of it */
 
 static du_opt_list sets;
 static bool keys, plan, lr_find, as_json, resume, overwrite, quiet, pin;
@@ -117,7 +116,6 @@ typedef struct {
     int64_t steps; /* of the whole run */
     int64_t n;     /* steps that this process has done */
     double start_s;
-    double smooth; /* exponential mean of losses, as far as it goes */
     bool live;
 } view;
 
@@ -131,9 +129,8 @@ static void add_time(du_str *out, double seconds) {
     }
 }
 
-static void show(view *v, const du_metrics *m) {
+static void show(view *v, const du_metrics *m, double smooth) {
     v->n++;
-    v->smooth = memory * v->smooth + (1 - memory) * m->loss;
     bool last = m->step == v->steps, validated = isfinite(m->validation);
     if (quiet || (!v->live && !last && !validated && v->n > 1 && m->step % LINE_EVERY != 0)) {
         return;
@@ -141,7 +138,7 @@ static void show(view *v, const du_metrics *m) {
     double left_s = (du_clock_s() - v->start_s) / (double)v->n * (double)(v->steps - m->step);
     du_str line = {0};
     du_str_addf(&line, "step %lld/%lld  loss %.4f  smooth %.4f", (long long)m->step,
-                (long long)v->steps, m->loss, v->smooth / (1 - pow(memory, (double)v->n)));
+                (long long)v->steps, m->loss, smooth);
     if (validated) {
         du_str_addf(&line, "  validation %.4f", m->validation);
     }
@@ -193,7 +190,7 @@ static du_err do_steps(du_run *run, view *v, du_diag *diag) {
         du_metrics m;
         err = du_run_step(run, &m, diag);
         if (err == DU_OK) {
-            show(v, &m);
+            show(v, &m, du_run_smooth(run));
             stopped = du_cli_interrupted();
             err = du_ranks_any(ranks, &stopped, diag);
         }

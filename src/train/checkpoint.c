@@ -12,6 +12,7 @@
  *
  *     state.json = {"format": "dure training state", "version": 1, "step", "micro_batch", "data":
  *                   a checksum, "best": {"step", "loss"} or null,
+ *                   "smooth": {"sum", "weight", "seen", "high"} (train/spike.h),
  *                   "config": {key: text}, the keys that alter results,
  *                   "files": {name: {"bytes", "checksum"}}, "checksum": of all of this but itself}
  *
@@ -249,10 +250,14 @@ static json_t *json_of_state(const du_checkpoint *c, const du_train_state *s, js
     json_t *best = s->best_step > 0 ? json_pack("{s:I, s:f}", "step", (json_int_t)s->best_step,
                                                 "loss", s->best_loss)
                                     : json_null();
-    json_t *json = json_pack("{s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o}", "format", format_name,
-                             "version", VERSION, "step", (json_int_t)s->step, "micro_batch",
-                             (json_int_t)s->micro_batch, "data", sum_text(data, s->data), "best",
-                             best, "config", du_train_config_kept(c->config), "files", files);
+    json_t *smooth =
+        json_pack("{s:f, s:f, s:I, s:I}", "sum", s->spike.sum, "weight", s->spike.weight, "seen",
+                  (json_int_t)s->spike.n_seen, "high", (json_int_t)s->spike.n_high);
+    json_t *json =
+        json_pack("{s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o, s:o}", "format", format_name, "version",
+                  VERSION, "step", (json_int_t)s->step, "micro_batch", (json_int_t)s->micro_batch,
+                  "data", sum_text(data, s->data), "best", best, "smooth", smooth, "config",
+                  du_train_config_kept(c->config), "files", files);
     if (json && s->base != 0 &&
         json_object_set_new(json, "base", json_string(sum_text(base, s->base))) != 0) {
         json_decref(json);
@@ -506,6 +511,18 @@ static du_err check_own_sum(json_t *json, du_diag *diag) {
                                  : err;
 }
 
+/* A checkpoint without it begins anew. */
+static du_err read_smooth(du_spike *s, const json_t *json, du_diag *diag) {
+    du_err err = du_json_get_f64(json, "sum", &s->sum, diag);
+    err = err ? err : du_json_get_f64(json, "weight", &s->weight, diag);
+    err = err ? err : du_json_get_i64(json, "seen", 0, INT64_MAX / 2, &s->n_seen, diag);
+    err = err ? err : du_json_get_i64(json, "high", 0, INT64_MAX / 2, &s->n_high, diag);
+    if (err == DU_OK && (s->weight < 0 || s->weight > 1)) {
+        err = du_fail(diag, DU_EFORMAT, "state.json: smooth.weight is not between 0 and 1");
+    }
+    return err;
+}
+
 static du_err read_state(du_train_state *s, const json_t *json, du_diag *diag) {
     const char *format = json_string_value(json_object_get(json, "format"));
     int64_t version = 0;
@@ -522,6 +539,7 @@ static du_err read_state(du_train_state *s, const json_t *json, du_diag *diag) {
     err = err ? err : need_i64(json, "step", 1, INT64_MAX, &s->step, diag);
     err = err ? err : need_i64(json, "micro_batch", 0, INT64_MAX, &s->micro_batch, diag);
     err = err ? err : need_sum(json, "data", &s->data, diag);
+    err = err ? err : read_smooth(&s->spike, json_object_get(json, "smooth"), diag);
     if (err == DU_OK && json_object_get(json, "base")) {
         err = need_sum(json, "base", &s->base, diag);
     }

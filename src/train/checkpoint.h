@@ -8,6 +8,7 @@
 
 #include "formats/companions.h"
 #include "train/optim.h"
+#include "train/spike.h"
 
 /* Where a run stands, beside its weights and moments. */
 typedef struct {
@@ -17,6 +18,7 @@ typedef struct {
     uint64_t base;       /* du_lora_base_sum of the frozen model; 0: there is none */
     int64_t best_step;   /* the checkpoint with the lowest validation loss, 0: none */
     double best_loss;    /* of that */
+    du_spike spike;      /* the smoothed loss of all steps */
 } du_train_state;
 
 /* What goes into a checkpoint; borrowed. */

@@ -31,10 +31,10 @@ struct du_run {
     int lock;
     du_trainer *trainer;
     du_companions companions;
-    du_journal journal;   /* of rank 0 */
-    du_train_state state; /* as of the last checkpoint; best_* also of the steps behind it */
-    du_spike spike;       /* of the steps of this process */
-    char *saved;          /* folder of the last checkpoint; NULL: none */
+    du_journal journal; /* of rank 0 */
+    /* As of the last checkpoint; best_* and spike also of the steps behind it */
+    du_train_state state;
+    char *saved; /* folder of the last checkpoint; NULL: none */
 };
 
 const du_trainer *du_run_trainer(const du_run *run) {
@@ -43,6 +43,10 @@ const du_trainer *du_run_trainer(const du_run *run) {
 
 const char *du_run_saved(const du_run *run) {
     return run->saved;
+}
+
+double du_run_smooth(const du_run *run) {
+    return du_spike_smooth(&run->state.spike);
 }
 
 bool du_run_done(const du_run *run) {
@@ -350,7 +354,8 @@ du_err du_run_save(du_run *run, du_diag *diag) {
                             .data = du_loader_checksum(t->data),
                             .base = base_sum(t),
                             .best_step = run->state.best_step,
-                            .best_loss = run->state.best_loss};
+                            .best_loss = run->state.best_loss,
+                            .spike = run->state.spike};
     du_checkpoint c = {.config = config,
                        .params = t->params,
                        .optim = &t->optim,
@@ -370,8 +375,7 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     err = set_saved(run, t->step, diag);
     if (err == DU_OK && is_first(run)) {
         make_samples(run);
-        if (run->spike.n_high ==
-            0) { /* else the checkpoint before a spike stays until it is over */
+        if (state.spike.n_high == 0) { /* else the one before a spike stays until it is over */
             err = du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
         }
         write_report(run);
@@ -393,14 +397,14 @@ static du_err check_spike(du_run *run, const du_metrics *m, du_diag *diag) {
     const du_train_config *config = run->params.config;
     double factor = config->spike.factor;
     int64_t n_steps = config->spike.steps;
-    if (!du_spike_add(&run->spike, m->loss, factor, n_steps)) {
+    if (!du_spike_add(&run->state.spike, m->loss, factor, n_steps)) {
         return DU_OK;
     }
     return du_fail(diag, DU_ELIMIT,
                    "step %lld: the loss is %g, and since step %lld above %g times the smoothed "
                    "loss, %g; a lower optim.lr or optim.clip, or a higher spike.factor, may do",
                    (long long)m->step, m->loss, (long long)(m->step - n_steps + 1), factor,
-                   du_spike_smooth(&run->spike));
+                   du_spike_smooth(&run->state.spike));
 }
 
 du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {

@@ -50,6 +50,9 @@ void du_run_close(du_run *run);
 const du_trainer *du_run_trainer(const du_run *run);
 bool du_run_done(const du_run *run); /* all steps are */
 
+/* The smoothed loss of all steps (train/spike.h), those before a resumption too. */
+double du_run_smooth(const du_run *run);
+
 /* A step, its line in metrics.jsonl, and the checkpoint when one is due, with samples and report.
  * *out as in that line. Returns the errors of du_trainer_step, du_metrics_add and
  * du_checkpoint_save, DU_ELIMIT where the loss stays above spike.factor times the smoothed one

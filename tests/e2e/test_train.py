@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -386,6 +387,21 @@ class SameBits(Base):
                                 self.path(out, f"step-{step:06}"))
                 self.train(out, "--resume", model=model, keys={**OTHERS[model], "checkpoint.every": step % 3})
                 self.assert_same_run("whole", out)
+
+    def test_the_smoothed_loss_goes_on(self):
+        """What is shown, and when a spike is one, do not depend on where the run was stopped."""
+        def smooth(err):
+            return dict(re.findall(r"^step (\d+)/\d+ .*smooth (\S+)", err, re.MULTILINE))
+        whole = smooth(self.train("whole", keys={"steps": 30}).err)
+        self.train("parts", keys={"steps": 7})
+        parts = smooth(self.train("parts", "--resume", keys={"steps": 30}).err)
+        self.assertIn("20", parts)
+        self.assertEqual({step: parts[step] for step in whole if int(step) > 7},
+                         {step: whole[step] for step in whole if int(step) > 7})
+        state = json.loads(program.read(self.path("whole", "step-000030", "state.json")))
+        self.assertEqual(state["smooth"]["seen"], 30)
+        self.assertEqual(state, json.loads(
+            program.read(self.path("parts", "step-000030", "state.json"))))
 
     def test_stop_by_steps_and_go_on(self):
         self.train("whole", "--threads", 1)

@@ -84,7 +84,8 @@ static du_err save_at(const run *r, const char *out, int64_t step) {
                             .micro_batch = 4 * step,
                             .data = 1000,
                             .best_step = step > 1 ? step - 1 : 0,
-                            .best_loss = 0.1 * (double)step};
+                            .best_loss = 0.1 * (double)step,
+                            .spike = {1.0 / 3, 0.98, step, 2}};
     du_diag_reset(&diag);
     return du_checkpoint_save(out, &c, &state, &diag);
 }
@@ -126,6 +127,9 @@ static void round_trip(const char *optimizer) {
     assert_int_equal(saved.state.data, 1000);
     assert_int_equal(saved.state.best_step, 11);
     assert_true(saved.state.best_loss == 0.1 * 12);
+    const du_spike *spike = &saved.state.spike;
+    assert_true(spike->sum == 1.0 / 3 && spike->weight == 0.98);
+    assert_true(spike->n_seen == 12 && spike->n_high == 2);
     json_t *kept = du_train_config_kept(&a.config);
     assert_true(json_equal(saved.config, kept));
     json_decref(kept);
@@ -336,6 +340,9 @@ static void test_forged(void **state) {
                  {"format", "7", "not the state of a run"},
                  {"best", "{\"step\": 0}", "is not between"},
                  {"best", "{\"step\": 1, \"loss\": \"x\"}", "not a finite number"},
+                 {"smooth", "{\"weight\": 1.5}", "smooth.weight is not between"},
+                 {"smooth", "{\"sum\": \"x\"}", "not a finite number"},
+                 {"smooth", "{\"seen\": -1}", "is not between"},
                  {"files", "{}", "no list of files"},
                  {"files", "[1]", "no list of files"},
                  {"data", "5", "data is no checksum"},
