@@ -100,4 +100,14 @@ static inline float *all_logits(du_session *s, const int32_t *tokens, int64_t n)
     return store.rows;
 }
 
+/* Those of a model by itself, with a cache that rounds nothing. */
+static inline float *logits_of(const du_model *model, const int32_t *tokens, int64_t n) {
+    du_infer *inf = open_infer(model, (du_infer_params){.cache_type = DU_F32});
+    du_session *s = open_session(inf);
+    float *logits = all_logits(s, tokens, n);
+    du_session_free(s);
+    du_infer_free(inf);
+    return logits;
+}
+
 #endif

@@ -3,6 +3,7 @@
 #define DU_TESTS_ORACLE_GRADIENTS_H
 
 #include "base/rng.h"
+#include "ctx.h"
 #include "model/grad.h"
 #include "oracle/model.h"
 
@@ -54,11 +55,8 @@ enum { BALANCE_PERCENT = 30 };
 
 /* The gradients; free with du_free. */
 static inline float *gradients(const du_params *p, data *d, way w) {
-    du_pool *pool;
     du_grad *g;
-    du_arena *arena = du_arena_new(1 << 16);
-    assert_ok(du_pool_new(&pool, w.n_threads, false, &diag), &diag);
-    du_ctx ctx = {.pool = pool, .scratch = arena, .kern = du_kern_get(test_isa())};
+    du_ctx ctx = test_ctx_make(w.n_threads);
     du_grad_params how = {w.bf16, w.keep, BALANCE_PERCENT / 100.0, N_SEQ, false};
     assert_ok(du_grad_new(&g, p, &how, &diag), &diag);
     for (int64_t i = 0, s = 0; i < w.n_calls; i++) {
@@ -82,8 +80,7 @@ static inline float *gradients(const du_params *p, data *d, way w) {
     float *out = du_alloc_array((size_t)p->n_values, sizeof *out);
     memcpy(out, du_grad_values(g), (size_t)p->n_values * sizeof *out);
     du_grad_free(g);
-    du_arena_free(arena);
-    du_pool_free(pool);
+    test_ctx_drop(&ctx);
     return out;
 }
 

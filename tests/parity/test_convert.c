@@ -27,15 +27,6 @@ static du_model *open_path(const char *path) {
     return model;
 }
 
-static float *logits_of(const du_model *model, const int32_t *ids) {
-    du_infer *inf = open_infer(model, (du_infer_params){.cache_type = DU_F32});
-    du_session *s = open_session(inf);
-    float *logits = all_logits(s, ids, N);
-    du_session_free(s);
-    du_infer_free(inf);
-    return logits;
-}
-
 static double distance(const float *got, const float *want, int64_t n) {
     double worst = 0, size = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -95,13 +86,13 @@ static void round_trips_keep_logits(void **state) {
         du_model *model = open_fixture(names[k]);
         int64_t n = N * model->hp.n_vocab;
         bool fp8 = strstr(names[k], "fp8") != NULL;
-        float *want = logits_of(model, ids);
+        float *want = logits_of(model, ids, N);
         du_convert_params keep = {0};
         du_convert_stats stats = to_gguf(model, gguf, &keep);
         assert_false(stats.from_quantised);
 
         du_model *from_gguf = open_path(gguf);
-        float *got = logits_of(from_gguf, ids);
+        float *got = logits_of(from_gguf, ids, N);
         double off = distance(got, want, n);
         print_message("%-26s GGUF %.1e", names[k], off);
         if (fp8) {
@@ -114,7 +105,7 @@ static void round_trips_keep_logits(void **state) {
         du_diag_reset(&diag);
         assert_ok(du_convert_hf(from_gguf, hf, NULL, &keep, &stats, &diag), &diag);
         du_model *back = open_path(hf);
-        float *again = logits_of(back, ids);
+        float *again = logits_of(back, ids, N);
         print_message(", and back %.1e\n", distance(again, got, n));
         assert_true(distance(again, got, n) <= 1e-5);
 
@@ -188,7 +179,7 @@ static void every_mix_opens_and_is_near(void **state) {
         int32_t ids[N];
         read_ids(names[k], "ids.txt", ids, N);
         du_model *model = open_fixture(names[k]);
-        float *want = logits_of(model, ids);
+        float *want = logits_of(model, ids, N);
         const du_mix *mix;
         for (int64_t i = 0; (mix = du_mix_at(i)); i++) {
             quantising q = {.mix = mix, .model = model};
@@ -196,7 +187,7 @@ static void every_mix_opens_and_is_near(void **state) {
             to_gguf(model, gguf, &params);
             du_model *small = open_path(gguf);
             assert_true(small->block_quantised);
-            float *got = logits_of(small, ids);
+            float *got = logits_of(small, ids, N);
             for (int64_t j = 0; j < N * model->hp.n_vocab; j++) {
                 assert_true(isfinite(got[j]));
             }

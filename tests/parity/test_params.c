@@ -26,15 +26,6 @@ static du_params *new_params(const char *name) {
     return p;
 }
 
-static float *logits_of(const du_model *model, const int32_t *ids) {
-    du_infer *inf = open_infer(model, (du_infer_params){.cache_type = DU_F32});
-    du_session *s = open_session(inf);
-    float *logits = all_logits(s, ids, N);
-    du_session_free(s);
-    du_infer_free(inf);
-    return logits;
-}
-
 /* Saved to a folder and opened again. */
 static du_model *reopen(const du_params *p, const char *dir) {
     du_convert_params keep = {0};
@@ -62,7 +53,7 @@ static du_model *through_gguf(const du_model *model, const char *path) {
 static void check_logits(const du_model *a, const du_model *b, const char *name) {
     int32_t ids[N];
     read_ids(name, "ids.txt", ids, N);
-    float *want = logits_of(a, ids), *got = logits_of(b, ids);
+    float *want = logits_of(a, ids, N), *got = logits_of(b, ids, N);
     double worst = 0, size = 0;
     for (int64_t i = 0; i < N * a->hp.n_vocab; i++) {
         worst = fmax(worst, fabs((double)got[i] - (double)want[i]));

@@ -1,6 +1,6 @@
 /* Attention over pages against double precision, and that neither threads nor the rows of a batch
  * change a bit: contexts of one step, of several segments, and of segments of several steps. */
-#include "test.h"
+#include "ctx.h"
 
 #include <math.h>
 
@@ -46,21 +46,9 @@ static float *normal(int64_t n) {
     return x;
 }
 
-static du_ctx make_ctx(const du_kern *kern, int64_t n_threads) {
-    du_diag diag;
-    du_diag_reset(&diag);
-    du_ctx ctx = {.kern = kern, .scratch = du_arena_new(1 << 16)};
-    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
-    return ctx;
-}
-
-static void free_ctx(du_ctx *ctx) {
-    du_pool_free(ctx->pool);
-    du_arena_free(ctx->scratch);
-}
-
 static void fill_cache(fixture *f, int s, int64_t n) {
-    du_ctx ctx = make_ctx(f->kern, 1);
+    du_ctx ctx = test_ctx_make(1);
+    ctx.kern = f->kern;
     f->seq[s].pages = f->pages[s];
     float *k = normal(n * f->kv.n_head * f->kv.k_dim), *v = normal(n * f->kv.n_head * f->kv.v_dim);
     for (int64_t i = 0; i * DU_KV_PAGE < n; i++) {
@@ -76,7 +64,7 @@ static void fill_cache(fixture *f, int s, int64_t n) {
     }
     du_free(k);
     du_free(v);
-    free_ctx(&ctx);
+    test_ctx_drop(&ctx);
 }
 
 static fixture *fixture_new(const shape *s, const du_kern *kern, bool may_round) {
@@ -117,7 +105,8 @@ static int64_t set_rows(fixture *f, int64_t pos, int64_t n) {
 }
 
 static void compute(const fixture *f, float *out, int64_t T, int64_t n_threads, int64_t n_chunk) {
-    du_ctx ctx = make_ctx(f->kern, n_threads);
+    du_ctx ctx = test_ctx_make(n_threads);
+    ctx.kern = f->kern;
     for (int64_t t = 0; t < T; t += n_chunk) {
         int64_t n = T - t < n_chunk ? T - t : n_chunk;
         du_attn_rows rows = {n, f->seqs + t, f->pos + t};
@@ -126,7 +115,7 @@ static void compute(const fixture *f, float *out, int64_t T, int64_t n_threads, 
                                      &f->params),
                          DU_OK);
     }
-    free_ctx(&ctx);
+    test_ctx_drop(&ctx);
 }
 
 static void unpack(const fixture *f, float *x, const uint8_t *rows, int64_t pos, size_t stride,

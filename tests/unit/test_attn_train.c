@@ -1,6 +1,6 @@
 /* Attention of training: the oracle against central differences of itself, then forward and
  * backward against the oracle; what must not change a bit. */
-#include "test.h"
+#include "ctx.h"
 
 #include <math.h>
 
@@ -27,18 +27,6 @@ static const float GAP = -77;
 static du_rng rng;
 static du_gemm_kind kind;
 static du_ctx ctx;
-
-static void make_ctx(int64_t n_threads) {
-    du_diag diag;
-    du_diag_reset(&diag);
-    ctx = (du_ctx){.kern = du_kern_get(test_isa()), .scratch = du_arena_new(1 << 16)};
-    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
-}
-
-static void drop_ctx(void) {
-    du_pool_free(ctx.pool);
-    du_arena_free(ctx.scratch);
-}
 
 static double *room(int64_t n) {
     double *x = du_alloc_array((size_t)n, sizeof *x);
@@ -197,13 +185,13 @@ static void check_problem(oracle_attn o, int64_t gap, int64_t longest) {
 }
 
 static void each_kind(void (*fn)(void)) {
-    make_ctx(2);
+    ctx = test_ctx_make(2);
     for (int i = 0; i < DU_GEMM_KINDS; i++) {
         kind = (du_gemm_kind)i;
         du_rng_init(&rng, 11);
         fn();
     }
-    drop_ctx();
+    test_ctx_drop(&ctx);
 }
 
 static void sizes_of_kind(void) {
@@ -285,10 +273,10 @@ static void test_bits(void **state) {
         problem p = make_problem(shape(3, 300, 4, 2, 48, 32), 0, 120);
         result r[4];
         for (int64_t n = 1; n <= 3; n++) {
-            make_ctx(n);
+            ctx = test_ctx_make(n);
             r[n] = compute(&p);
             same(&p, &r[n], &r[1]);
-            drop_ctx();
+            test_ctx_drop(&ctx);
         }
         const oracle_attn *o = &p.o;
         int64_t row0 = 2 * o->seq_len;
@@ -297,9 +285,9 @@ static void test_bits(void **state) {
         one.o.first += row0;
         one.q += row0 * o->H * o->dk, one.dout += row0 * o->H * o->dv;
         one.k += row0 * o->G * o->dk, one.v += row0 * o->G * o->dv;
-        make_ctx(2);
+        ctx = test_ctx_make(2);
         r[0] = compute(&one);
-        drop_ctx();
+        test_ctx_drop(&ctx);
         result last = {.out = r[1].out + row0 * o->H * o->dv,
                        .lse = r[1].lse + row0 * o->H,
                        .dq = r[1].dq + row0 * o->H * o->dk,
@@ -348,13 +336,13 @@ static void test_memory(void **state) {
     float x[16] = {0}, y[3][16], lse[1] = {0};
     du_heads at = {16, 16};
     du_attn_train a = {1, 1, 1, 1, 16, 16, at, at, at, at, NULL, 1};
-    make_ctx(1);
+    ctx = test_ctx_make(1);
     du_mem_fail_at(1, true);
     assert_int_equal(du_attn_train_fwd(&ctx, DU_GEMM_F32, &a, y[0], lse, x, x, x), DU_ENOMEM);
     assert_int_equal(du_attn_train_bwd(&ctx, DU_GEMM_F32, &a, y[0], y[1], y[2], x, x, lse, x, x, x),
                      DU_ENOMEM);
     du_mem_fail_at(0, false);
-    drop_ctx();
+    test_ctx_drop(&ctx);
 }
 
 int main(void) {

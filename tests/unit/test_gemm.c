@@ -1,6 +1,6 @@
 /* The products of training: groups of any sizes, strided and gathered, whatever the threads; sums
  * over leaves in their tree however the leaves are spread over calls. */
-#include "test.h"
+#include "ctx.h"
 
 #include <math.h>
 
@@ -24,18 +24,6 @@ static void fill(float *p, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         p[i] = (float)du_rng_normal(&rng);
     }
-}
-
-static void make_ctx(int64_t n_threads) {
-    du_diag diag;
-    du_diag_reset(&diag);
-    ctx = (du_ctx){.kern = du_kern_get(test_isa()), .scratch = du_arena_new(1 << 16)};
-    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
-}
-
-static void drop_ctx(void) {
-    du_pool_free(ctx.pool);
-    du_arena_free(ctx.scratch);
 }
 
 static float rounded(float v) {
@@ -121,7 +109,7 @@ static void check_direction(bool dgrad) {
     for (int64_t n_threads = 1; n_threads <= 3; n_threads++) {
         group *g = n_threads == 1 ? &first : &groups[0];
         copy_jobs(g, &before);
-        make_ctx(n_threads);
+        ctx = test_ctx_make(n_threads);
         run_jobs(g, dgrad);
         assert_memory_equal(g->y, first.y, sizeof g->y);
         /* Packed before, and one by one */
@@ -144,7 +132,7 @@ static void check_direction(bool dgrad) {
             du_free(packed);
         }
         assert_memory_equal(groups[1].y, first.y, sizeof first.y);
-        drop_ctx();
+        test_ctx_drop(&ctx);
     }
     for (int i = 0; i < N_JOBS; i++) {
         check_job(&first.jobs[i], before.y[i], dgrad);
@@ -276,13 +264,13 @@ static void wgrad_of_kind(void) {
     };
     static float want[N_GRADS][LEN], dw[N_GRADS][LEN];
     make_leaves();
-    make_ctx(1);
+    ctx = test_ctx_make(1);
     for (int g = 0; g < N_GRADS; g++) {
         sum_of_node(want[g], g, LEVELS, 0);
     }
-    drop_ctx();
+    test_ctx_drop(&ctx);
     for (int64_t n_threads = 1; n_threads <= 3; n_threads++) {
-        make_ctx(n_threads);
+        ctx = test_ctx_make(n_threads);
         for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
             memset(dw, 0x7f, sizeof dw);
             run_calls(dw, ways[i], false);
@@ -302,7 +290,7 @@ static void wgrad_of_kind(void) {
                 assert_true(dw[g][i] == 3 + want[g][i]);
             }
         }
-        drop_ctx();
+        test_ctx_drop(&ctx);
     }
     for (int64_t i = 0; i < sizes[0][0] * sizes[0][1]; i++) {
         double exact = 0, terms = 0;
@@ -327,7 +315,7 @@ static void test_minus_zero(void **state) {
     const float tiny = 0x1p-100f;
     float minus = -tiny, waits[2] = {9, 9}, dw = 9, *nodes[2] = {&waits[0], &waits[1]};
     int64_t end[2] = {1, 1};
-    make_ctx(1);
+    ctx = test_ctx_make(1);
     bool fused = ctx.kern->isa != DU_ISA_C; /* the product alone underflows, and 0 + -0 is +0 */
     du_gemm_grad grad = {.dw = &dw,
                          .lddw = 1,
@@ -348,14 +336,14 @@ static void test_minus_zero(void **state) {
     end[0] = 0;
     assert_int_equal(du_gemm_wgrad(&ctx, DU_GEMM_F32, &grad, 1, second), DU_OK);
     assert_true(dw == 0 && !signbit(dw));
-    drop_ctx();
+    test_ctx_drop(&ctx);
 }
 
 /* Empty calls, no columns, no inner index */
 static void test_empty(void **state) {
     (void)state;
     float y[6] = {1, 1, 1, 1, 1, 1};
-    make_ctx(2);
+    ctx = test_ctx_make(2);
     assert_int_equal(du_gemm_fwd(&ctx, DU_GEMM_F32, NULL, 0), DU_OK);
     du_gemm_job job = {.y = y, .ldy = 3, .x = {.data = x, .ld = 1}, .w = {.data = w, .ld = 1}};
     assert_int_equal(du_gemm_fwd(&ctx, DU_GEMM_F32, &job, 1), DU_OK);
@@ -365,7 +353,7 @@ static void test_empty(void **state) {
     job.add = false;
     assert_int_equal(du_gemm_fwd(&ctx, DU_GEMM_F32, &job, 1), DU_OK);
     assert_true(y[0] == 0 && y[1] == 0 && y[2] == 1 && y[3] == 0 && y[4] == 0 && y[5] == 1);
-    drop_ctx();
+    test_ctx_drop(&ctx);
 }
 
 /* Memory short at each allocation in turn */
@@ -388,12 +376,12 @@ static void test_memory(void **state) {
                          .N = 64,
                          .K = 64};
     for (int n = 1;; n++) {
-        make_ctx(1);
+        ctx = test_ctx_make(1);
         du_mem_fail_at(n, true);
         du_err err = du_gemm_fwd(&ctx, DU_GEMM_F32, &job, 1);
         err = err ? err : du_gemm_wgrad(&ctx, DU_GEMM_F32, &grad, 1, (du_leaves){0, 1, true});
         du_mem_fail_at(0, false);
-        drop_ctx();
+        test_ctx_drop(&ctx);
         if (err == DU_OK) {
             assert_true(n > 2);
             return;

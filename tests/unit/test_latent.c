@@ -1,6 +1,6 @@
 /* Latent attention in both forms against double precision; that threads change no bit of the
  * expanded form, and which rows of a batch take it. */
-#include "test.h"
+#include "ctx.h"
 
 #include <math.h>
 
@@ -135,10 +135,9 @@ typedef du_err form_fn(du_ctx *ctx, float *out, const float *q, const du_latent_
 /* Outputs of rows [t, t + n), on the heap. */
 static float *compute(const fixture *f, form_fn *form, int64_t t, int64_t n, int64_t n_threads,
                       bool same_bits) {
-    du_diag diag;
-    du_diag_reset(&diag);
-    du_ctx ctx = {.kern = f->kern, .scratch = du_arena_new(1 << 16), .same_bits = same_bits};
-    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
+    du_ctx ctx = test_ctx_make(n_threads);
+    ctx.kern = f->kern;
+    ctx.same_bits = same_bits;
     int64_t H = f->s->H;
     float *out = du_alloc_array((size_t)(n * H * f->s->v_dim), sizeof *out);
     memset(out, 0xff, (size_t)(n * H * f->s->v_dim) * sizeof *out);
@@ -146,8 +145,7 @@ static float *compute(const fixture *f, form_fn *form, int64_t t, int64_t n, int
     assert_int_equal(
         form(&ctx, out, f->q + t * H * (f->s->nope + f->s->P), &f->w, &f->kv, 1, &rows, &f->params),
         DU_OK);
-    du_pool_free(ctx.pool);
-    du_arena_free(ctx.scratch);
+    test_ctx_drop(&ctx);
     return out;
 }
 

@@ -272,8 +272,7 @@ static void rounded_sums_are_those_of_the_merged_model(void **state) {
         shake(p);
         du_params *full = merged(b, path, p);
         du_qat qat, want;
-        du_ctx ctx = {.kern = du_kern_get(test_isa()), .scratch = du_arena_new(1 << 16)};
-        assert_ok(du_pool_new(&ctx.pool, 2, false, &diag), &diag);
+        du_ctx ctx = test_ctx_make(2);
         assert_ok(du_qat_init(&qat, types[i % 3], p, &diag), &diag);
         assert_ok(du_qat_init(&want, types[i % 3], full, &diag), &diag);
         float *value = p->values + p->at[1].offset, kept = *value;
@@ -306,8 +305,7 @@ static void rounded_sums_are_those_of_the_merged_model(void **state) {
         du_free(grads);
         du_qat_done(&want);
         du_qat_done(&qat);
-        du_pool_free(ctx.pool);
-        du_arena_free(ctx.scratch);
+        test_ctx_drop(&ctx);
         du_params_free(full);
         du_params_free(p);
         test_tmp_remove(&tmp);

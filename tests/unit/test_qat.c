@@ -2,8 +2,8 @@
 #include <math.h>
 
 #include "base/json.h"
+#include "ctx.h"
 #include "model/convert.h"
-#include "test.h"
 #include "tmp.h"
 #include "train/qat.h"
 
@@ -20,17 +20,6 @@ static du_params *make_params(void) {
     json_decref(config);
     du_params_init(p, 0.05, 11);
     return p;
-}
-
-static du_ctx open_ctx(int64_t n_threads) {
-    du_ctx ctx = {.kern = du_kern_get(test_isa()), .scratch = du_arena_new(1 << 16)};
-    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
-    return ctx;
-}
-
-static void close_ctx(du_ctx *ctx) {
-    du_pool_free(ctx->pool);
-    du_arena_free(ctx->scratch);
 }
 
 static du_dtype choose(void *user, const du_out_tensor *t) {
@@ -65,11 +54,11 @@ static void weights_are_those_of_the_file(void **state) {
         assert_ok(du_qat_init(&qat, types[i], p, &diag), &diag);
         du_params *file = through_file(p, &qat, test_tmp_file(&t, "m.gguf"));
         for (int64_t n = 1; n <= 3; n++) {
-            du_ctx ctx = open_ctx(n);
+            du_ctx ctx = test_ctx_make(n);
             memset(qat.shown, 0, n_bytes);
             assert_int_equal(du_qat_show(&ctx, &qat), DU_OK);
             assert_memory_equal(qat.shown, file->values, n_bytes);
-            close_ctx(&ctx);
+            test_ctx_drop(&ctx);
         }
         assert_ptr_equal(p->model->top.embed.data, qat.shown + p->at[0].offset);
         assert_memory_not_equal(p->values, qat.shown, n_bytes);
@@ -86,7 +75,7 @@ static void weights_are_those_of_the_file(void **state) {
 static void f8_keeps_what_it_says(void **state) {
     (void)state;
     du_params *p = make_params();
-    du_ctx ctx = open_ctx(2);
+    du_ctx ctx = test_ctx_make(2);
     du_qat qat;
     assert_ok(du_qat_init(&qat, "f8_e4m3", p, &diag), &diag);
     assert_int_equal(du_qat_show(&ctx, &qat), DU_OK);
@@ -104,7 +93,7 @@ static void f8_keeps_what_it_says(void **state) {
         assert_true(worst <= largest * 0x1p-10 / 448 * 1.001);
     }
     du_qat_done(&qat);
-    close_ctx(&ctx);
+    test_ctx_drop(&ctx);
     du_params_free(p);
 }
 

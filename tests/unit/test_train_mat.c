@@ -1,8 +1,8 @@
 /* Products with matrices that are unpacked on the way, whole or in pieces, have the bits of
  * products with the same values as F32. */
 #include "base/rng.h"
+#include "ctx.h"
 #include "nn/train_mat.h"
-#include "test.h"
 
 enum { T = 3, COLS = 1024, N_MATS = 7 };
 
@@ -10,8 +10,6 @@ enum { T = 3, COLS = 1024, N_MATS = 7 };
 static const int64_t rows[N_MATS] = {96, 8320, 2048, 2048, 2048, 2048, 160};
 static const du_dtype types[N_MATS] = {DU_Q8_0, DU_Q8_0, DU_Q4_0, DU_F32,
                                        DU_Q8_0, DU_Q4_K, DU_BF16};
-
-static du_diag diag;
 
 typedef struct {
     du_mat stored[N_MATS], plain[N_MATS]; /* the same values */
@@ -70,8 +68,7 @@ static void done(fixture *f) {
 /* All results side by side: y of each matrix [T, rows], then dx [T, COLS], to which all add. */
 static float *compute(const fixture *f, const du_mat *mats, du_gemm_kind kind, int64_t n_threads,
                       size_t *n_bytes) {
-    du_ctx ctx = {.kern = du_kern_get(test_isa()), .scratch = du_arena_new(1 << 16)};
-    assert_ok(du_pool_new(&ctx.pool, n_threads, false, &diag), &diag);
+    du_ctx ctx = test_ctx_make(n_threads);
     du_train_job fwd[N_MATS], back[N_MATS];
     int64_t n = T * COLS;
     for (int64_t i = 0; i < N_MATS; i++) {
@@ -85,8 +82,7 @@ static float *compute(const fixture *f, const du_mat *mats, du_gemm_kind kind, i
     }
     assert_int_equal(du_train_fwd(&ctx, kind, fwd, N_MATS), DU_OK);
     assert_int_equal(du_train_dgrad(&ctx, kind, back, N_MATS), DU_OK);
-    du_arena_free(ctx.scratch);
-    du_pool_free(ctx.pool);
+    test_ctx_drop(&ctx);
     *n_bytes = (size_t)n * sizeof *out;
     return out;
 }
