@@ -344,6 +344,10 @@ const double *du_grad_balances(const du_grad *g) {
     return g->balances;
 }
 
+void du_grad_set_leaves(du_grad *g, int64_t n_leaves) {
+    g->how.n_leaves = n_leaves;
+}
+
 du_grad_parts du_grad_get_parts(du_grad *g) {
     const du_mat *embed = &g->params->model->top.embed, *out = &g->params->model->top.output;
     const du_mat *const of[DU_GRAD_TERMS_MAX] = {out, embed, embed};

@@ -34,7 +34,7 @@ typedef struct {
     du_grad_keep keep;
     double seq_balance; /* weight of the balance loss of each sequence, 0: none (DeepSeek-V3, arXiv
                            2412.19437, eqs. 17-20) */
-    int64_t n_leaves;   /* sequences of a step, over which balance losses are meaned */
+    int64_t n_leaves;   /* sequences of a step at most, over which balance losses are meaned */
     bool apart;         /* what is added to a gradient behind another sum over leaves is kept beside
                            it (du_grad_parts), since those of several processes come first */
 } du_grad_params;
@@ -88,6 +88,9 @@ const int64_t *du_grad_counts(const du_grad *grad);
 /* The balance loss of each leaf since the step's first, times seq_balance / n_leaves; [n_leaves].
  */
 const double *du_grad_balances(const du_grad *grad);
+
+/* The sequences of the next steps: at most those that it was made for. */
+void du_grad_set_leaves(du_grad *grad, int64_t n_leaves);
 
 /* Memory in bytes of gradients and passes (grad_memory.c). */
 typedef struct {

@@ -327,6 +327,10 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
                               : "neither data.tokens nor data.shards is given",
                        diag);
     }
+    if (config->schedule.batch_steps > 0 && config->schedule.batch_from > config->accumulate) {
+        return du_fail(diag, DU_EINVAL, "schedule.batch_from = %lld: more than accumulate = %lld",
+                       (long long)config->schedule.batch_from, (long long)config->accumulate);
+    }
     if (config->data.token_bytes == 3) {
         return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
     }

@@ -43,7 +43,7 @@ typedef struct {
     } optim;
     struct {
         int name;
-        int64_t warmup_steps, decay_steps;
+        int64_t warmup_steps, decay_steps, batch_from, batch_steps;
         double final;
     } schedule;
     struct {

@@ -93,6 +93,11 @@ const du_train_key du_train_keys[] = {
           "steps in which the learning rate grows from 0"),
     X_INT(schedule.decay_steps, "schedule.decay_steps", 0, 0, STEPS_MAX, "steps", true,
           "of wsd: length of the decay at the end; 0: a tenth of the steps"),
+    X_INT(schedule.batch_from, "schedule.batch_from", 1, 1, 1 << 20, "micro-batches", true,
+          "of the first step, with schedule.batch_steps; at most accumulate"),
+    X_INT(schedule.batch_steps, "schedule.batch_steps", 0, 0, 1 << 20, "steps", true,
+          "in which a step's micro-batches grow from schedule.batch_from to accumulate; 0: all "
+          "steps have accumulate"),
     X_REAL(schedule.final, "schedule.final", 0, 0, 1, "", true,
            "last learning rate as a fraction of optim.lr"),
     X_REAL(router.bias_step, "router.bias_step", 0, 0, 1, "", true,

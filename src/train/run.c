@@ -24,6 +24,7 @@
 #include "base/file.h"
 #include "model/lora.h"
 #include "train/journal.h"
+#include "train/schedule.h"
 #include "train/spike.h"
 
 struct du_run {
@@ -350,7 +351,7 @@ du_err du_run_save(du_run *run, du_diag *diag) {
         return DU_OK;
     }
     du_train_state state = {.step = t->step,
-                            .micro_batch = t->step * config->accumulate,
+                            .micro_batch = du_schedule_micros_before(config, t->step + 1),
                             .data = du_loader_checksum(t->data),
                             .base = base_sum(t),
                             .best_step = run->state.best_step,

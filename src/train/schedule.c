@@ -44,3 +44,20 @@ double du_schedule_lr(const du_train_config *config, int64_t step) {
         return lr;
     }
 }
+
+int64_t du_schedule_micros(const du_train_config *config, int64_t step) {
+    int64_t n = config->schedule.batch_steps, from = config->schedule.batch_from;
+    if (step > n) {
+        return config->accumulate;
+    }
+    return from + (config->accumulate - from) * (step - 1) / n;
+}
+
+int64_t du_schedule_micros_before(const du_train_config *config, int64_t step) {
+    int64_t n = 0, growing = config->schedule.batch_steps;
+    growing = growing < step - 1 ? growing : step - 1;
+    for (int64_t i = 1; i <= growing; i++) {
+        n += du_schedule_micros(config, i);
+    }
+    return n + (step - 1 - growing) * config->accumulate;
+}

@@ -1,4 +1,4 @@
-/* The learning rate of each step. */
+/* The learning rate and the size of each step. */
 #ifndef DU_TRAIN_SCHEDULE_H
 #define DU_TRAIN_SCHEDULE_H
 
@@ -16,5 +16,16 @@
  * to 14.633/14.8, then 7.3/220, each step standing for its share of 14.8T tokens (DeepSeek-V3,
  * arXiv 2412.19437, section 4.2) */
 double du_schedule_lr(const du_train_config *config, int64_t step);
+
+/* The micro-batches of step i, from 1: with b = schedule.batch_from, n = schedule.batch_steps
+ *
+ *     b + floor((accumulate - b) (i - 1) / n)   before step n + 1
+ *     accumulate                                then, and where n is 0
+ *
+ * as DeepSeek-V3's batches grow (arXiv 2412.19437, section 4.2). */
+int64_t du_schedule_micros(const du_train_config *config, int64_t step);
+
+/* The micro-batches of all steps before step i. */
+int64_t du_schedule_micros_before(const du_train_config *config, int64_t step);
 
 #endif

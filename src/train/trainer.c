@@ -30,40 +30,59 @@ static double sum_leaves(const double *leaves, int64_t n) {
     return du_leaf_sum_get(&sum);
 }
 
-static int64_t n_leaves(const du_train_config *config) {
+/* Of the largest step. */
+static int64_t n_leaves_max(const du_train_config *config) {
     return config->accumulate * config->batch_seqs;
 }
 
 /* How many leaves are computed together among ranks: the largest power of two that is not more than
- * batch_seqs and divides where parts begin and end. */
-static int64_t leaves_together(int64_t batch_seqs, int64_t n, int64_t per_rank) {
+ * batch_seqs and divides where parts begin and end, in the step and in the data. */
+static int64_t leaves_together(int64_t batch_seqs, int64_t before, int64_t n, int64_t per_rank) {
     int64_t together = per_rank;
-    while (together > batch_seqs || n % together != 0) {
+    while (together > batch_seqs || n % together != 0 || before % together != 0) {
         together /= 2;
     }
     return together;
 }
 
-/* Nodes of the lowest level that has no more of them than there are ranks. */
-static bool take_part(du_trainer *t) {
-    int64_t n = n_leaves(t->config), n_ranks = du_ranks_n(t->ranks), per_rank = 1;
+/* What ranks compute of a step with n leaves, which others precede in the data: nodes of the lowest
+ * level that has no more of them than there are ranks. */
+static void set_part(du_trainer *t, int64_t before, int64_t n) {
+    int64_t n_ranks = du_ranks_n(t->ranks), per_rank = 1;
     while (per_rank * n_ranks < n) {
         per_rank *= 2;
     }
-    t->leaves = du_alloc_array((size_t)n_ranks, sizeof *t->leaves);
-    for (int64_t i = 0; t->leaves && i < n_ranks; i++) {
+    for (int64_t i = 0; i < n_ranks; i++) {
         int64_t first = i * per_rank < n ? i * per_rank : n;
         t->leaves[i] = (du_span){first, first + per_rank < n ? first + per_rank : n};
     }
+    du_span own = t->leaves[du_ranks_rank(t->ranks)];
+    t->part = (du_trainer_part){.before = before,
+                                .n = n,
+                                .first = own.first,
+                                .end = own.end,
+                                .n_seq = t->config->batch_seqs,
+                                .n_ranks = (n + per_rank - 1) / per_rank};
+    if (t->ranks) {
+        t->part.n_seq = leaves_together(t->config->batch_seqs, before, n, per_rank);
+    }
+}
+
+/* The part of the next step. */
+static void set_next_part(du_trainer *t) {
+    const du_train_config *config = t->config;
+    int64_t step = t->step + 1, n = du_schedule_micros(config, step) * config->batch_seqs;
+    set_part(t, du_schedule_micros_before(config, step) * config->batch_seqs, n);
+    du_grad_set_leaves(t->grad, n);
+}
+
+static bool take_part(du_trainer *t) {
+    int64_t n = n_leaves_max(t->config);
+    t->leaves = du_alloc_array((size_t)du_ranks_n(t->ranks), sizeof *t->leaves);
     if (!t->leaves) {
         return false;
     }
-    du_span own = t->leaves[du_ranks_rank(t->ranks)];
-    t->part =
-        (du_trainer_part){own.first, own.end, t->config->batch_seqs, (n + per_rank - 1) / per_rank};
-    if (t->ranks) {
-        t->part.n_seq = leaves_together(t->config->batch_seqs, n, per_rank);
-    }
+    set_part(t, 0, n);
     bool good = true;
     for (int i = 0; i < DU_LEAF_MEASURES; i++) {
         t->measured[i] = du_alloc_zero((size_t)n, sizeof *t->measured[i]);
@@ -159,7 +178,7 @@ static du_err make_grad(du_trainer *t, du_diag *diag) {
     du_grad_params how = {.bf16 = config->dtype == DU_TRAIN_BF16,
                           .keep = (du_grad_keep)config->recompute,
                           .seq_balance = config->router.seq_balance,
-                          .n_leaves = n_leaves(config),
+                          .n_leaves = n_leaves_max(config),
                           .apart = t->ranks != NULL};
     return du_grad_new(&t->grad, t->params, &how, diag);
 }
@@ -382,7 +401,7 @@ static du_cross_entropy objective_of(const du_trainer *t, double scale) {
 
 /* The batch becomes the leaves of the next step that begin with this one. */
 static du_err read_batch(du_trainer *t, int64_t leaf, du_diag *diag) {
-    int64_t first = t->step * n_leaves(t->config) + leaf;
+    int64_t first = t->part.before + leaf;
     t->batch.n_seq = t->part.n_seq;
     return du_loader_read(t->data, first / t->part.n_seq, &t->batch, diag);
 }
@@ -519,7 +538,7 @@ static du_err join_ranks(du_trainer *t, int64_t *n_next, du_diag *diag) {
 
 /* Forward and backward of all leaves. Mean losses into *loss and *mtp (NAN: none). */
 static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
-    int64_t n = n_leaves(t->config), n_next = 0;
+    int64_t n = t->part.n, n_next = 0;
     du_err err = add_part(t, n_targets, &n_next, diag);
     err = du_ranks_agree(t->ranks, err, diag);
     err = err ? err : join_ranks(t, &n_next, diag);
@@ -653,6 +672,7 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     const du_train_config *config = t->config;
     double start = du_clock_s(), loss = 0, mtp = 0, norm = 0, products_s = 0;
     int64_t n_targets;
+    set_next_part(t);
     t->ctx->products_s = &products_s;
     du_err err = count_targets(t, &n_targets, diag);
     err = err ? err : add_all(t, n_targets, &loss, &mtp, diag);
@@ -669,14 +689,14 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     if (err != DU_OK) {
         return fail_step(t, err, diag);
     }
-    int64_t n = n_leaves(config), n_tokens = n * config->seq_len;
+    int64_t n = t->part.n, n_tokens = n * config->seq_len;
     const double *balances = t->measured[DU_LEAF_BALANCE];
     bool balanced = config->router.seq_balance > 0;
     *out = (du_metrics){.step = t->step,
                         .loss = loss,
                         .grad_norm = norm,
                         .lr = lr,
-                        .tokens = t->step * n_tokens,
+                        .tokens = t->part.before * config->seq_len + n_tokens,
                         .balance = balanced ? sum_leaves(balances, n) : (double)NAN,
                         .overload = overload_of(t),
                         .mtp = mtp,

@@ -18,7 +18,9 @@
 /* What a rank computes of a step's leaves: those that form one node of the tree over all of them.
  * Every such node but the last one has the same power of two of leaves. */
 typedef struct {
-    int64_t first, end; /* leaves, by their number in the step */
+    int64_t before;     /* leaves of all steps before */
+    int64_t n;          /* leaves of the step */
+    int64_t first, end; /* its own, by their number in the step */
     int64_t n_seq;      /* that are computed together */
     int64_t n_ranks;    /* that have leaves, the first ones */
 } du_trainer_part;
@@ -32,7 +34,7 @@ typedef struct {
     du_ranks *ranks;               /* borrowed */
     du_trainer_part part;
     du_span *leaves;                    /* [ranks]: the leaves of each */
-    double *measured[DU_LEAF_MEASURES]; /* [leaves of a step] */
+    double *measured[DU_LEAF_MEASURES]; /* [leaves of the largest step] */
     du_params *params;
     du_optim optim;
     du_qat qat; /* with qat.type, else empty */

@@ -134,6 +134,15 @@ class Ranks(Base):
                     self.assertEqual(err, "")
                     self.assert_same_run(model, out)
 
+    def test_steps_that_grow(self):
+        """3, 6, 6, 9 and so on to 15 sequences, of which some ranks have none at first."""
+        grow = {"batch_seqs": 3, "accumulate": 5, "schedule.batch_from": 1,
+                "schedule.batch_steps": 9}
+        self.train(1, "grow", model="deepseek", keys=grow)
+        for n_ranks in (2, 4):
+            self.train(n_ranks, f"grow{n_ranks}", model="deepseek", keys=grow)
+            self.assert_same_run("grow", f"grow{n_ranks}")
+
     def test_other_ways(self):
         """Uneven numbers of sequences too: 12 as 8 and 4, and as three times 4."""
         self.train(1, "a", model="deepseek", keys=OTHER)

@@ -363,6 +363,27 @@ class SameBits(Base):
                 self.assert_same_run(f"{model}{i}1", f"{model}{i}2")
                 self.assert_same_run(f"{model}{i}1", f"{model}{i}3")
 
+    def test_steps_that_grow(self):
+        """2, 2, 3, 4, 4 and so on of one sequence each, the data in order; the balance loss is the
+        mean of each step's; resuming, and micro-batches of two, leave the same bytes."""
+        for model in MODELS:
+            grow = {"batch_seqs": 1, "accumulate": 7, "schedule.batch_from": 2,
+                    "schedule.batch_steps": 7}
+            self.train(f"{model}-whole", model=model, keys=grow)
+            steps = self.metrics(f"{model}-whole")
+            self.assertEqual([line["tokens"] // 16 for line in steps],
+                             [2, 4, 7, 11, 15, 20, 26, 33, 40, 47, 54, 61])
+            for stop in (1, 4, 9):
+                self.train(f"{model}-part", "--overwrite", model=model, keys={**grow, "steps": stop})
+                self.train(f"{model}-part", "--resume", model=model, keys=grow)
+                self.assert_same_run(f"{model}-whole", f"{model}-part")
+            # The first two steps are those of a run whose steps have two sequences.
+            self.train(f"{model}-two", model=model, keys={"batch_seqs": 2, "steps": 2})
+            self.assertEqual([line["loss"] for line in self.metrics(f"{model}-two")],
+                             [line["loss"] for line in steps[:2]])
+        wrong = self.train("wrong", status=2, keys={**grow, "schedule.batch_from": 8})
+        self.assertIn("schedule.batch_from = 8: more than accumulate = 7", wrong.err)
+
     def test_accumulation(self):
         for model in MODELS:
             for i, keys in enumerate(({}, OTHERS[model])):

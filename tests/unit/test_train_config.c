@@ -261,11 +261,30 @@ static void test_schedule(void **state) {
     du_train_config_done(&config);
 }
 
+static void test_batches_grow(void **state) {
+    (void)state;
+    static const int64_t micros[] = {2, 2, 3, 4, 4, 5, 6, 7, 7, 7};
+    int64_t before = 0;
+    begin();
+    assert_int_equal(set("accumulate=7"), DU_OK);
+    assert_int_equal(du_schedule_micros(&config, 1), 7);
+    assert_int_equal(du_schedule_micros_before(&config, 4), 21);
+    assert_int_equal(set("schedule.batch_from=2"), DU_OK);
+    assert_int_equal(set("schedule.batch_steps=7"), DU_OK);
+    for (int64_t i = 0; i < 10; i++) {
+        assert_int_equal(du_schedule_micros(&config, i + 1), micros[i]);
+        assert_int_equal(du_schedule_micros_before(&config, i + 1), before);
+        before += micros[i];
+    }
+    du_train_config_done(&config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_set),      cmocka_unit_test(test_model), cmocka_unit_test(test_read),
-        cmocka_unit_test(test_kept),     cmocka_unit_test(test_check), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_set),      cmocka_unit_test(test_model),
+        cmocka_unit_test(test_read),     cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_check),    cmocka_unit_test(test_help),
+        cmocka_unit_test(test_schedule), cmocka_unit_test(test_batches_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
