@@ -42,6 +42,8 @@ du_err du_train_config_init(du_train_config *config, du_diag *diag) {
             *(int64_t *)field = du_train_keys[i].i_default;
         } else if (du_train_keys[i].type == KEY_REAL) {
             *(double *)field = du_train_keys[i].f_default;
+        } else if (du_train_keys[i].type == KEY_WORD) {
+            *(int *)field = (int)du_train_keys[i].i_default;
         }
     }
     if (failed) {
@@ -388,7 +390,7 @@ static bool is_default(const du_train_config *config, const du_train_key *key) {
     case KEY_REAL:
         return *(const double *)field == key->f_default;
     case KEY_WORD:
-        return *(const int *)field == 0;
+        return *(const int *)field == (int)key->i_default;
     default:
         return !json_object_get(config->model, key->unit);
     }
@@ -472,7 +474,7 @@ static void add_default(du_str *out, const du_train_key *key) {
     } else if (key->type == KEY_REAL) {
         du_str_add_f64(out, key->f_default);
     } else if (key->type == KEY_WORD) {
-        du_str_add_sv(out, word_at(key->unit, 0));
+        du_str_add_sv(out, word_at(key->unit, (int)key->i_default));
     }
 }
 

@@ -4,6 +4,7 @@
  *     X_INT(field, key, default, min, max, unit, alters, help)
  *     X_REAL(field, key, default, min, max, unit, alters, help)
  *     X_WORD(field, key, words, alters, help)     its first word is the default
+ *     X_WORD_AT(field, key, words, default, alters, help)
  *     X_MODEL(name in config.json, help)
  *
  * alters: a change of it gives other results, so a run cannot go on with it. */
@@ -27,9 +28,11 @@
     }
 /* The default of a word is its first one. */
 #define X_WORD(field_, name_, words_, alters_, help_)                                              \
+    X_WORD_AT(field_, name_, words_, 0, alters_, help_)
+#define X_WORD_AT(field_, name_, words_, default_, alters_, help_)                                 \
     {                                                                                              \
         .name = name_, .help = help_, .type = KEY_WORD, .alters = alters_, .field = AT(field_),    \
-        .unit = words_                                                                             \
+        .unit = words_, .i_default = default_                                                      \
     }
 #define X_MODEL(hf_, name_, help_)                                                                 \
     { .name = "model." name_, .help = help_, .type = KEY_MODEL, .alters = true, .unit = #hf_ }
@@ -52,9 +55,9 @@ const du_train_key du_train_keys[] = {
     X_INT(seed, "seed", 1, 0, INT64_MAX, "", true, "where random choices start"),
     X_WORD(dtype, "dtype", "f32|bf16", true,
            "number type of the factors of matrix products; sums and weights stay f32"),
-    X_WORD(recompute, "recompute", "none|cheap|layer", false,
-           "what is computed again instead of kept for the backward pass: nothing; norms, "
-           "up-projections of latents and SwiGLU products; all but the inputs of layers"),
+    X_WORD_AT(recompute, "recompute", "none|cheap|layer", DU_RECOMPUTE_CHEAP, false,
+              "what is computed again instead of kept for the backward pass: nothing; norms, "
+              "up-projections of latents and SwiGLU products; all but the inputs of layers"),
     X_TEXT(tokenizer, "tokenizer", "path", false,
            "tokenizer.json or a folder with one, kept with the checkpoints"),
     X_TEXT(data.tokens, "data.tokens", "path", true, "file of raw little-endian token numbers"),
