@@ -1,7 +1,7 @@
 /* OUT/report.html: a run on one page, without scripts and without anything from outside: curves of
  * metrics.jsonl, the load of experts, samples, the configuration.
  *
- * What is drawn is kept in bounded memory and fed line by line (train/series.h), so writing the
+ * What is drawn is kept in bounded memory and fed line by line (plot/series.h), so writing the
  * page takes no longer late in a run than early, and depends on the files alone. */
 #ifndef DU_TRAIN_REPORT_H
 #define DU_TRAIN_REPORT_H

@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "train/chart.h"
-#include "train/heat.h"
+#include "plot/chart.h"
+#include "plot/heat.h"
 #include "train/report_int.h"
 
 enum { COLUMNS_MAX = 128, N_SHADES = 8 };

@@ -2,8 +2,8 @@
 #ifndef DU_TRAIN_REPORT_INT_H
 #define DU_TRAIN_REPORT_INT_H
 
+#include "plot/series.h"
 #include "train/report.h"
-#include "train/series.h"
 
 /* Measures, by their names in metrics.jsonl: X(name, bins) */
 #define DU_REPORT_MEASURES(X)                                                                      \

@@ -1,8 +1,8 @@
 /* The page of a report:
  *
  *     what the run has come to        numbers in large
- *     curves                          (train/chart.h)
- *     experts                         (train/heat.h), where the model has some
+ *     curves                          (plot/chart.h)
+ *     experts                         (plot/heat.h), where the model has some
  *     samples                         the last ones, older ones folded
  *     the run                         model, data, checkpoints, processes, configuration
  *
@@ -14,9 +14,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "train/axis.h"
+#include "plot/axis.h"
+#include "plot/html.h"
 #include "train/checkpoint.h"
-#include "train/html.h"
 #include "train/record.h"
 #include "train/report_int.h"
 

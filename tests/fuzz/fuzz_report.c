@@ -22,9 +22,7 @@ static size_t length_at(const uint8_t *data) {
 /* Markup is ours alone. */
 static void check_page(void) {
     char *text = fuzz_get("page.html", NULL);
-    for (const char *at = strchr(text, '<'); at; at = strchr(at + 1, '<')) {
-        FUZZ_CHECK(strncmp(at, "<script", 7) != 0 && strncmp(at, "<img", 4) != 0);
-    }
+    FUZZ_CHECK(strstr(text, "<script") == NULL && strstr(text, "<img") == NULL);
     FUZZ_CHECK(strstr(text, "</main></body></html>\n") != NULL);
     du_free(text);
 }

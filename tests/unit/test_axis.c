@@ -1,4 +1,4 @@
-#include "train/axis.h"
+#include "plot/axis.h"
 
 #include <math.h>
 

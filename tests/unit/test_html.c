@@ -1,4 +1,4 @@
-#include "train/html.h"
+#include "plot/html.h"
 
 #include "test.h"
 

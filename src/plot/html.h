@@ -1,6 +1,6 @@
 /* Text of others in HTML and SVG. */
-#ifndef DU_TRAIN_HTML_H
-#define DU_TRAIN_HTML_H
+#ifndef DU_PLOT_HTML_H
+#define DU_PLOT_HTML_H
 
 #include "base/str.h"
 

@@ -1,11 +1,11 @@
 /* A table as coloured fields. Neighbours of one colour in a row are one stroke, all strokes of a
  * colour one path in units of fields, so that tables of many thousands stay small; under the mouse
  * the fields of smaller ones tell their values. */
-#include "train/heat.h"
+#include "plot/heat.h"
 
 #include <math.h>
 
-#include "train/axis.h"
+#include "plot/axis.h"
 
 enum {
     WIDTH = 1080,

@@ -1,6 +1,6 @@
 /* Tables of numbers as coloured fields: a row per layer. */
-#ifndef DU_TRAIN_HEAT_H
-#define DU_TRAIN_HEAT_H
+#ifndef DU_PLOT_HEAT_H
+#define DU_PLOT_HEAT_H
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-#include "train/html.h"
+#include "plot/html.h"
 
 static const char *entity_of(char c) {
     switch (c) {

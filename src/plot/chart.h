@@ -1,10 +1,10 @@
 /* Charts of series over steps as figures of HTML with SVG in them: no script, nothing from outside.
  * Colours are classes of the page's style (report_page.c). */
-#ifndef DU_TRAIN_CHART_H
-#define DU_TRAIN_CHART_H
+#ifndef DU_PLOT_CHART_H
+#define DU_PLOT_CHART_H
 
 #include "base/str.h"
-#include "train/series.h"
+#include "plot/series.h"
 
 typedef struct {
     const char *name;        /* in the legend; NULL: not there */

@@ -8,12 +8,12 @@
  *     </svg> </figure>
  *
  * A path has at most two points per bin, so its length does not grow with the run. */
-#include "train/chart.h"
+#include "plot/chart.h"
 
 #include <math.h>
 
 #include "base/mem.h"
-#include "train/axis.h"
+#include "plot/axis.h"
 
 enum {
     WIDE = 1080,

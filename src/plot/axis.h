@@ -1,6 +1,6 @@
 /* The axes of charts: from values to places, and where the numbers stand. */
-#ifndef DU_TRAIN_AXIS_H
-#define DU_TRAIN_AXIS_H
+#ifndef DU_PLOT_AXIS_H
+#define DU_PLOT_AXIS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "train/series.h"
+#include "plot/series.h"
 
 #include <math.h>
 #include <stdlib.h>

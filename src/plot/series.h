@@ -2,8 +2,8 @@
  * of equally many steps. When a step lies behind the last bin, bins are joined two by two and each
  * takes twice as many steps. So what is kept depends on the values alone, not on how many were
  * expected or where the run was stopped. */
-#ifndef DU_TRAIN_SERIES_H
-#define DU_TRAIN_SERIES_H
+#ifndef DU_PLOT_SERIES_H
+#define DU_PLOT_SERIES_H
 
 #include <stdbool.h>
 #include <stdint.h>
