@@ -19,8 +19,12 @@ du_attn_train du_grad_attention(const du_grad_pass *p, int64_t H, int64_t G, int
 }
 
 static du_moe_weights moe_of(const du_model *model, const du_block *w) {
-    return (du_moe_weights){&w->router,   w->router_bias, w->expert_gate,
-                            w->expert_up, w->expert_down, &model->hp.router};
+    return (du_moe_weights){.router = &w->router,
+                            .bias = w->router_bias,
+                            .gate = w->expert_gate,
+                            .up = w->expert_up,
+                            .down = w->expert_down,
+                            .rule = &model->hp.router};
 }
 
 void du_grad_norm_fwd(const du_grad_run *r, float *y, const float *x, const float *w) {

@@ -64,7 +64,7 @@ static size_t experts(const pass *p) {
         (size_t)E * (sizeof(du_gemm_job) * 2 +
                      3 * (sizeof(du_gemm_grad) + DU_LEAF_LEVELS * sizeof(float *) + 512));
     lists += (size_t)E * (size_t)p->n_seq * sizeof(int64_t) * 13;
-    size_t rows = floats(p->T * K * (D + F * (p->all ? 1 : 2)) + p->T * (K + E));
+    size_t rows = floats(p->T * K * (D + F * (p->all ? 1 : 2)) + p->T * (3 * K + E));
     return lists + rows + 2 * (size_t)E * weight_panels(p, F, D);
 }
 
