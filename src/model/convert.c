@@ -209,13 +209,18 @@ static du_err write_matrices(du_plan *plan, const du_plan_entry *e, float *compo
     p.packed = du_alloc_array((size_t)per_piece, p.row_bytes);
     du_err err = p.f32 && p.packed ? DU_OK : du_fail_nomem(diag, e->name);
     for (int64_t i = 0; err == DU_OK && i < e->out.n; i++) {
-        p.m = e->mats ? &e->mats[i] : NULL;
+        p.m = composed ? NULL : &e->mats[i];
         p.importance = params->importance ? params->importance(params->user, &e->out, i) : NULL;
         err = write_matrix(plan, &p, put, writer, diag);
     }
     du_free(p.f32);
     du_free(p.packed);
     return err;
+}
+
+static du_err compose(const du_model *model, const du_plan_entry *e, float *out, du_diag *diag) {
+    du_err err = model->arch->compose(model, e->out.def, e->out.layer, out);
+    return err ? du_fail_nomem(diag, e->name) : DU_OK;
 }
 
 du_err du_plan_write(du_plan *plan, const du_plan_entry *e, du_put_bytes_fn *put, void *writer,
@@ -226,16 +231,19 @@ du_err du_plan_write(du_plan *plan, const du_plan_entry *e, du_put_bytes_fn *put
         plan->bytes_done += e->n_bytes;
         return DU_OK;
     }
+    bool fetched = e->mats && !e->mats->data && plan->params->fetch;
     float *composed = NULL;
-    if (!e->mats) {
-        const du_model *model = plan->model;
+    du_err err = DU_OK;
+    if (!e->mats || fetched) {
         composed = du_alloc_array((size_t)(e->out.rows * e->out.cols), sizeof *composed);
-        if (!composed || model->arch->compose(model, e->out.def, e->out.layer, composed) != DU_OK) {
-            du_free(composed);
-            return du_fail_nomem(diag, e->name);
-        }
+        err = composed ? DU_OK : du_fail_nomem(diag, e->name);
     }
-    du_err err = write_matrices(plan, e, composed, put, writer, diag);
+    if (err == DU_OK && fetched) {
+        err = plan->params->fetch(plan->params->user, &e->out, composed, diag);
+    } else if (err == DU_OK && composed) {
+        err = compose(plan->model, e, composed, diag);
+    }
+    err = err ? err : write_matrices(plan, e, composed, put, writer, diag);
     du_free(composed);
     return err;
 }

@@ -22,6 +22,10 @@ typedef du_dtype du_choose_fn(void *user, const du_out_tensor *t);
 /* Importance of the columns of matrix i_matrix of a tensor, [cols] f32, or NULL. */
 typedef const float *du_importance_fn(void *user, const du_out_tensor *t, int64_t i_matrix);
 
+/* Fetches a matrix that the model has no data of: rows [t->rows, t->cols] out. Its errors end the
+ * writing. */
+typedef du_err du_fetch_fn(void *user, const du_out_tensor *t, float *rows, du_diag *diag);
+
 /* Called after each piece; true stops (DU_ECANCELLED). */
 typedef bool du_convert_progress_fn(void *user, int64_t bytes_done, int64_t bytes_all);
 
@@ -29,6 +33,7 @@ typedef struct {
     du_choose_fn *choose;             /* NULL: du_choose_keep */
     du_importance_fn *importance;     /* may be NULL */
     du_convert_progress_fn *progress; /* may be NULL */
+    du_fetch_fn *fetch;               /* NULL: the model has all of its matrices */
     du_pool *pool;                    /* NULL: this thread alone */
     void *user;
 } du_convert_params;

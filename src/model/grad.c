@@ -60,8 +60,9 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
     g->n_layers = model->hp.n_layer + params->n_nextn;
     g->counts = du_alloc_zero((size_t)(g->n_layers * n_experts(g)), sizeof *g->counts);
     g->layers = du_alloc_zero((size_t)g->n_layers, sizeof *g->layers);
+    g->rooms = du_alloc_zero((size_t)g->n_layers, sizeof *g->rooms);
     g->balances = du_alloc_zero((size_t)how->n_leaves + 1, sizeof *g->balances);
-    if (!g->values || !g->counts || !g->layers || !g->balances || !take_terms(g)) {
+    if (!g->values || !g->counts || !g->layers || !g->rooms || !g->balances || !take_terms(g)) {
         du_grad_free(g);
         return du_fail_nomem(diag, "the gradients");
     }
@@ -83,6 +84,10 @@ void du_grad_free(du_grad *g) {
         du_mem_unreserve(g->terms[i], (size_t)out_values(g) * sizeof(float));
     }
     du_mem_unreserve(g->values, (size_t)g->params->n_values * sizeof(float));
+    for (int64_t i = 0; g->rooms && i < g->n_layers; i++) {
+        du_moe_room_done(&g->rooms[i]);
+    }
+    du_free(g->rooms);
     du_arena_free(g->arena);
     du_free(g->counts);
     du_free(g->balances);
@@ -96,7 +101,9 @@ static bool take_ffn(du_arena *a, du_ffn_kept *kept, int64_t T, int64_t F, bool 
     return kept->gate && kept->up && (!all || kept->hidden);
 }
 
-static bool take_moe(du_arena *a, du_moe_kept *kept, const du_hparams *hp, int64_t T, bool all) {
+/* room  NULL: all experts are here */
+static bool take_moe(du_arena *a, du_moe_kept *kept, const du_hparams *hp, int64_t T, bool all,
+                     du_moe_room *room) {
     int64_t E = hp->router.n_expert, K = hp->router.n_used, F = hp->d_ff_expert;
     *kept = (du_moe_kept){.scores = DU_KEEP(a, float, T *E),
                           .weights = DU_KEEP(a, float, T *K),
@@ -104,11 +111,14 @@ static bool take_moe(du_arena *a, du_moe_kept *kept, const du_hparams *hp, int64
                           .slot_of = DU_KEEP(a, int32_t, T * K),
                           .i_token = DU_KEEP(a, int32_t, T * K),
                           .first = DU_KEEP(a, int64_t, E + 1),
-                          .gate = DU_KEEP(a, float, T *K *F),
-                          .up = DU_KEEP(a, float, T *K *F),
-                          .hidden = all ? DU_KEEP(a, float, T *K *F) : NULL};
-    return kept->scores && kept->weights && kept->ids && kept->slot_of && kept->i_token &&
-           kept->first && kept->gate && kept->up && (!all || kept->hidden);
+                          .gate = room ? NULL : DU_KEEP(a, float, T *K *F),
+                          .up = room ? NULL : DU_KEEP(a, float, T *K *F),
+                          .hidden = all && !room ? DU_KEEP(a, float, T *K *F) : NULL,
+                          .room = room,
+                          .keeps_hidden = all};
+    bool good =
+        kept->scores && kept->weights && kept->ids && kept->slot_of && kept->i_token && kept->first;
+    return good && (room || (kept->gate && kept->up && (!all || kept->hidden)));
 }
 
 /* What layer i keeps beside its input; norms may be shared by layers. */
@@ -126,7 +136,8 @@ static bool take_layer(du_grad *g, int64_t i, int64_t T, float *norm1, float *no
         return good && take_ffn(g->arena, &k->ffn, T, hp->d_ff, all);
     }
     int64_t FS = hp->n_shared_expert * hp->d_ff_expert;
-    return good && take_moe(g->arena, &k->moe, hp, T, all) &&
+    du_moe_room *room = g->how.spread ? &g->rooms[i] : NULL;
+    return good && take_moe(g->arena, &k->moe, hp, T, all, room) &&
            (FS == 0 || take_ffn(g->arena, &k->ffn, T, FS, all));
 }
 
@@ -222,6 +233,30 @@ static du_err layers_bwd(const du_grad_run *r) {
                         model->hp.n_vocab, model->hp.d_model);
 }
 
+/* The part of experts in a pass, for a process that has no rows of it: as layers_fwd, du_grad_nextn
+ * and layers_bwd call their layers. */
+static du_err serve(const du_grad_run *r) {
+    const du_grad *g = r->grad;
+    int64_t n_layer = r->pass.model->hp.n_layer;
+    bool again = g->how.keep == DU_KEEP_INPUTS;
+    du_err err = DU_OK;
+    for (int64_t i = 0; err == DU_OK && i < n_layer; i++) {
+        err = du_grad_layer_serve(r, i, false);
+    }
+    if (!r->backward || err != DU_OK) {
+        return err;
+    }
+    if (r->pass.rows->next) {
+        err = du_grad_layer_serve(r, n_layer, false);
+        err = err ? err : du_grad_layer_serve(r, n_layer, true);
+    }
+    for (int64_t i = n_layer - 1; err == DU_OK && i >= 0; i--) {
+        err = again && i + 1 < g->n_layers ? du_grad_layer_serve(r, i, false) : DU_OK;
+        err = err ? err : du_grad_layer_serve(r, i, true);
+    }
+    return err;
+}
+
 /* cos, sin and -sin of all rows. */
 static du_err take_rope(du_grad_pass *p) {
     const du_hparams *hp = &p->model->hp;
@@ -263,6 +298,12 @@ static du_err begin(du_grad_run *r, du_ctx *ctx, du_grad *g, const du_grad_rows 
         end[i] = (i + 1) * rows->seq_len;
     }
     r->grad = g;
+    r->i_leaf = leaves.first;
+    if (g->how.spread) { /* all but experts is summed over the rows alone */
+        r->i_leaf += g->how.spread->i * rows->n_seq;
+        r->spread = (du_spread){g->how.spread, leaves, r->i_leaf - leaves.first, rows->seq_len};
+        leaves = (du_leaves){0, rows->n_seq, true};
+    }
     r->train.kind = g->how.bf16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
     r->train.end = end;
     r->train.sums =
@@ -272,8 +313,8 @@ static du_err begin(du_grad_run *r, du_ctx *ctx, du_grad *g, const du_grad_rows 
     r->pass.train = &r->train;
     r->pass.rows = rows;
     r->pass.T = T;
-    du_err err = take_kept(g, T);
-    return err ? err : take_rope(&r->pass);
+    du_err err = take_kept(g, T > 0 ? T : 1);
+    return err || T == 0 ? err : take_rope(&r->pass);
 }
 
 static void norm_out(const du_grad_run *r) {
@@ -283,18 +324,10 @@ static void norm_out(const du_grad_run *r) {
 /* From the rows behind the last layer to the gradients of all weights. */
 static du_err backward(du_grad_run *r, du_objective *objective) {
     du_grad *g = r->grad;
-    const du_leaves *leaves = &r->train.sums.leaves;
     int64_t n_values = r->pass.T * g->params->model->hp.d_model;
     du_objective *next = r->pass.rows->next;
     float *dnext = next ? DU_SCRATCH(r->pass.ctx, float, n_values) : NULL;
-    if (leaves->first == 0) {
-        memset(g->counts, 0, (size_t)(g->n_layers * n_experts(g)) * sizeof *g->counts);
-        memset(g->balances, 0, (size_t)g->how.n_leaves * sizeof *g->balances);
-    }
     du_err err = next && !dnext ? DU_ENOMEM : DU_OK;
-    if (err == DU_OK && !leaves->last) {
-        err = du_sums_take_nodes(g->nodes, g->params->n_values, leaves->first + leaves->n);
-    }
     norm_out(r);
     err = err ? err : du_grad_out(r, g->norm, objective, 0);
     if (err == DU_OK && next) {
@@ -305,17 +338,26 @@ static du_err backward(du_grad_run *r, du_objective *objective) {
     return err == DU_OK && next ? du_grad_nextn_embed(r, dnext) : err;
 }
 
+/* Of a process that has rows. */
+static du_err compute(du_grad_run *r, du_objective *objective) {
+    du_err err = layers_fwd(r);
+    if (err != DU_OK || r->backward) {
+        return err ? err : backward(r, objective);
+    }
+    norm_out(r);
+    return du_grad_out(r, r->grad->norm, objective, 0);
+}
+
 static du_err pass(du_ctx *ctx, du_grad *g, const du_grad_rows *rows, du_objective *objective,
                    du_leaves leaves, bool backwards, du_diag *diag) {
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     du_grad_run r = {.backward = backwards};
     du_err err = begin(&r, ctx, g, rows, leaves);
-    err = err ? err : layers_fwd(&r);
-    if (err == DU_OK && backwards) {
-        err = backward(&r, objective);
-    } else if (err == DU_OK) {
-        norm_out(&r);
-        err = du_grad_out(&r, g->norm, objective, 0);
+    if (err == DU_OK && backwards && !leaves.last) {
+        err = du_sums_take_nodes(g->nodes, g->params->n_values, leaves.first + leaves.n);
+    }
+    if (err == DU_OK) {
+        err = rows->n_seq > 0 ? compute(&r, objective) : serve(&r);
     }
     du_arena_release(ctx->scratch, mark);
     return err == DU_ENOMEM ? du_fail_nomem(diag, "a micro-batch") : err;
@@ -323,7 +365,11 @@ static du_err pass(du_ctx *ctx, du_grad *g, const du_grad_rows *rows, du_objecti
 
 du_err du_grad_add(du_ctx *ctx, du_grad *g, const du_grad_rows *rows, du_objective *objective,
                    du_leaves leaves, du_diag *diag) {
-    DU_CHECK(leaves.n == rows->n_seq);
+    DU_CHECK(g->how.spread ? leaves.n >= rows->n_seq : leaves.n == rows->n_seq);
+    if (leaves.first == 0) {
+        memset(g->counts, 0, (size_t)(g->n_layers * n_experts(g)) * sizeof *g->counts);
+        memset(g->balances, 0, (size_t)g->how.n_leaves * sizeof *g->balances);
+    }
     return pass(ctx, g, rows, objective, leaves, true, diag);
 }
 

@@ -13,6 +13,7 @@
 #include "model/params.h"
 #include "nn/leaves.h"
 #include "nn/loss.h"
+#include "nn/spread.h"
 
 /* T = n_seq * seq_len rows, sequence after sequence. A row's position is its place in its sequence.
  */
@@ -37,6 +38,9 @@ typedef struct {
     int64_t n_leaves;   /* sequences of a step at most, over which balance losses are meaned */
     bool apart;         /* what is added to a gradient behind another sum over leaves is kept beside
                            it (du_grad_parts), since those of several processes come first */
+    /* Where experts are spread over processes, each of which has its share of params; borrowed.
+     * NULL: all are here. */
+    const du_spread_link *spread;
 } du_grad_params;
 
 typedef struct du_grad du_grad;
@@ -50,12 +54,18 @@ void du_grad_free(du_grad *grad); /* takes NULL */
 
 /* Forward and backward of a micro-batch, whose sequences are the step's leaves [leaves.first,
  * leaves.first + rows.n_seq). After the call with leaves.last du_grad_values and du_grad_counts are
- * those of the whole step. Returns DU_OK, DU_ENOMEM, and the objective's errors. */
+ * those of the whole step.
+ *
+ * Where experts are spread all processes call it together, each with rows.n_seq of the sequences
+ * leaves, one process's behind the other's; those that are left have 0. Afterwards du_grad_values
+ * of the experts here are as above, all else those of rows alone, and counts those of rows so far.
+ * Returns DU_OK, DU_ENOMEM, the objective's errors, and those of the link. */
 DU_NODISCARD
 du_err du_grad_add(du_ctx *ctx, du_grad *grad, const du_grad_rows *rows, du_objective *objective,
                    du_leaves leaves, du_diag *diag);
 
-/* The forward pass alone: the objective's loss, for validation. */
+/* The forward pass alone: the objective's loss, for validation. Where experts are spread all
+ * processes call it together, rows.n_seq may be 0. */
 DU_NODISCARD
 du_err du_grad_loss(du_ctx *ctx, du_grad *grad, const du_grad_rows *rows, du_objective *objective,
                     du_diag *diag);
@@ -102,7 +112,8 @@ typedef struct {
 } du_grad_memory;
 
 /* What steps of n_micro micro-batches of n_seq sequences will take; params may be untouched zeros.
- * how->n_leaves is not read. Returns DU_OK, DU_ENOMEM, DU_ELIMIT (a size beyond 2^63). */
+ * how->n_leaves is not read, nor of how->spread more than i and n. Returns DU_OK, DU_ENOMEM,
+ * DU_ELIMIT (a size beyond 2^63). */
 DU_NODISCARD
 du_err du_grad_measure(du_grad_memory *out, const du_ctx *ctx, const du_params *params,
                        const du_grad_params *how, int64_t n_seq, int64_t seq_len, int64_t n_micro,

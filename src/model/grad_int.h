@@ -57,6 +57,7 @@ struct du_grad {
     float *terms[DU_GRAD_TERMS_MAX]; /* [V*D], where sums are kept apart; else NULL */
     du_arena *arena;
     du_grad_layer *layers; /* [n_layers] */
+    du_moe_room *rooms;    /* [n_layers], where experts are spread */
     float *x, *norm;       /* [T,D] behind the trunk, and normalised */
     /* Behind the trunk: embeddings of the next tokens, [T,2D] what is projected, and the layer's
      * output, normalised too */
@@ -69,6 +70,8 @@ typedef struct {
     du_grad_pass pass;
     du_train train;
     du_grad *grad;
+    du_spread spread; /* where grad->how.spread is */
+    int64_t i_leaf;   /* of the first row: number of its leaf in the step */
     bool backward;
     float *dx, *dy; /* [T,D]; dy also receives what layers put out in the forward pass */
 } du_grad_run;
@@ -79,6 +82,10 @@ DU_NODISCARD
 du_err du_grad_layer_fwd(const du_grad_run *r, int64_t i, float *out);
 DU_NODISCARD
 du_err du_grad_layer_bwd(const du_grad_run *r, int64_t i);
+
+/* The same for a process that has no rows: its experts compute for others. Returns as above. */
+DU_NODISCARD
+du_err du_grad_layer_serve(const du_grad_run *r, int64_t i, bool backward);
 
 void du_grad_norm_fwd(const du_grad_run *r, float *y, const float *x, const float *w);
 

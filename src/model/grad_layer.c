@@ -18,13 +18,14 @@ du_attn_train du_grad_attention(const du_grad_pass *p, int64_t H, int64_t G, int
                            .scale = p->model->attn_scale};
 }
 
-static du_moe_weights moe_of(const du_model *model, const du_block *w) {
+static du_moe_weights moe_of(const du_grad_run *r, const du_block *w) {
     return (du_moe_weights){.router = &w->router,
                             .bias = w->router_bias,
                             .gate = w->expert_gate,
                             .up = w->expert_up,
                             .down = w->expert_down,
-                            .rule = &model->hp.router};
+                            .rule = &r->pass.model->hp.router,
+                            .spread = r->grad->how.spread ? &r->spread : NULL};
 }
 
 void du_grad_norm_fwd(const du_grad_run *r, float *y, const float *x, const float *w) {
@@ -50,7 +51,7 @@ static du_err ffn_fwd(const du_grad_run *r, int64_t i) {
         du_ffn_weights ffn = {&w->ffn_gate, &w->ffn_up, &w->ffn_down};
         return du_ffn_train_fwd(ctx, &r->train, r->dy, k->norm2, &ffn, &k->ffn, T);
     }
-    du_moe_weights moe = moe_of(r->pass.model, w);
+    du_moe_weights moe = moe_of(r, w);
     du_err err = du_moe_train_fwd(ctx, &r->train, r->dy, k->norm2, &moe, &k->moe, T);
     if (err != DU_OK || !w->shared_gate.data) {
         return err;
@@ -93,12 +94,12 @@ static du_err ffn_bwd(const du_grad_run *r, int64_t i) {
     du_router_balance balance = {n_seq, r->pass.rows->seq_len, r->grad->how.seq_balance * share,
                                  NULL};
     balance.losses = DU_SCRATCH(ctx, double, n_seq);
-    du_moe_weights moe = moe_of(r->pass.model, w);
+    du_moe_weights moe = moe_of(r, w);
     du_err err = balance.losses ? du_moe_train_bwd(ctx, &r->train, r->dy, r->dx, k->norm2, &moe,
                                                    &k->moe, &balance, T)
                                 : DU_ENOMEM;
     for (int64_t s = 0; err == DU_OK && balance.balance > 0 && s < n_seq; s++) {
-        r->grad->balances[r->train.sums.leaves.first + s] += balance.balance * balance.losses[s];
+        r->grad->balances[r->i_leaf + s] += balance.balance * balance.losses[s];
     }
     if (err != DU_OK || !w->shared_gate.data) {
         return err;
@@ -135,4 +136,17 @@ du_err du_grad_layer_bwd(const du_grad_run *r, int64_t i) {
     err = err ? err : du_grad_norm_bwd(r, k->x, w->attn_norm);
     du_arena_release(r->pass.ctx->scratch, mark);
     return err;
+}
+
+du_err du_grad_layer_serve(const du_grad_run *r, int64_t i, bool backward) {
+    const du_block *w = du_model_block(r->pass.model, i);
+    const du_grad_layer *k = &r->grad->layers[i];
+    if (!du_hparams_has_experts(&r->pass.model->hp, i)) {
+        return DU_OK;
+    }
+    du_moe_weights moe = moe_of(r, w);
+    du_router_balance none = {0};
+    return backward ? du_moe_train_bwd(r->pass.ctx, &r->train, r->dy, r->dx, r->dx, &moe, &k->moe,
+                                       &none, 0)
+                    : du_moe_train_fwd(r->pass.ctx, &r->train, r->dy, r->dx, &moe, &k->moe, 0);
 }

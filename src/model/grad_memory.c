@@ -24,7 +24,8 @@ typedef struct {
     const du_gemm *g;
     du_gemm_kind kind;
     int64_t T, n_seq, seq_len, n_threads, n_leaves;
-    int64_t n_cols; /* of the widest matrix */
+    int64_t n_cols;      /* of the widest matrix */
+    int64_t n_processes; /* that experts are spread over */
     bool all;
 } pass;
 
@@ -65,7 +66,11 @@ static size_t experts(const pass *p) {
                      3 * (sizeof(du_gemm_grad) + DU_LEAF_LEVELS * sizeof(float *) + 512));
     lists += (size_t)E * (size_t)p->n_seq * sizeof(int64_t) * 13;
     size_t rows = floats(p->T * K * (D + F * (p->all ? 1 : 2)) + p->T * (3 * K + E));
-    return lists + rows + 2 * (size_t)E * weight_panels(p, F, D);
+    int64_t n = p->n_processes, here = (E + n - 1) / n;
+    if (n > 1) { /* rows that come and go, x and dy; slots here, and on their way (spread_bwd) */
+        rows += floats(p->T * K * 6 * D);
+    }
+    return lists + rows + 2 * (size_t)here * weight_panels(p, F, D);
 }
 
 static size_t attention(const pass *p, const struct du_arch_train *train) {
@@ -129,23 +134,40 @@ static int64_t n_terms(const du_model *model) {
     return model->hp.tied + (du_model_n_nextn(model) > 0 ? 2 : 0);
 }
 
+/* Where experts are spread: their sums wait for the leaves of all processes; of all else, and what
+ * is added to it, each process has its part of sums of ranks (du_ranks_add). */
+static size_t spread_node_bytes(const pass *p, const du_params *params, int64_t n,
+                                int64_t n_micro) {
+    const du_mat *out = &params->model->top.output;
+    int64_t of_experts = n_waiting(p->n_seq * n, p->n_seq * n * n_micro);
+    int64_t of_ranks = n_waiting(n, n * n_micro);
+    int64_t n_common = params->n_common + n_terms(params->model) * out->rows * out->cols;
+    return floats(of_experts * (du_params_n_here(params) - params->n_common) +
+                  of_ranks * ((n_common + n - 1) / n));
+}
+
 static size_t node_bytes(const pass *p, const du_params *params, const du_grad_params *how,
                          int64_t n_micro) {
     const du_mat *out = &params->model->top.output;
     du_grad_out_plan plan = du_grad_plan_out(p->hp, p->seq_len);
     int64_t n_heads = 1 + du_model_n_nextn(params->model);
-    int64_t of_micros = n_waiting(p->n_seq, p->n_leaves);
-    int64_t of_out = n_waiting(plan.parts > 1 ? 1 : plan.n_seqs, p->n_leaves * plan.parts);
+    int64_t n_leaves = how->spread ? p->n_seq : p->n_leaves; /* of sums that end with a call */
+    int64_t of_micros = n_waiting(p->n_seq, n_leaves);
+    int64_t of_out = n_waiting(plan.parts > 1 ? 1 : plan.n_seqs, n_leaves * plan.parts);
     int64_t of_next = n_heads > 1 && n_micro > 1 ? of_micros : 0;
     int64_t n_apart = how->apart ? n_terms(params->model) : 0;
-    return floats(of_micros * params->n_values) +
-           floats((of_out * n_heads + of_next + n_apart) * out->rows * out->cols);
+    int64_t of_terms = (of_out * n_heads + of_next + n_apart) * out->rows * out->cols;
+    if (how->spread) {
+        return floats(of_terms) + spread_node_bytes(p, params, how->spread->n, n_micro);
+    }
+    return floats(of_micros * params->n_values + of_terms);
 }
 
 static du_err kept_bytes(size_t *out, const du_params *params, const du_grad_params *how,
                          int64_t T) {
     du_grad g = {.params = params, .how = *how};
     g.n_layers = params->model->hp.n_layer + du_model_n_nextn(params->model);
+    g.how.spread = NULL; /* as many slots come as go, about */
     g.layers = du_alloc_zero((size_t)g.n_layers, sizeof *g.layers);
     g.arena = du_arena_new_counting();
     bool good = g.layers && g.arena && du_grad_take_kept(&g, T);
@@ -174,11 +196,12 @@ du_err du_grad_measure(du_grad_memory *out, const du_ctx *ctx, const du_params *
               .seq_len = seq_len,
               .n_threads = du_pool_n_threads(ctx->pool),
               .n_leaves = n_seq * n_micro,
+              .n_processes = how->spread ? how->spread->n : 1,
               .all = how->keep == DU_KEEP_ALL};
     for (int64_t i = 0; i < params->n; i++) {
         p.n_cols = params->at[i].cols > p.n_cols ? params->at[i].cols : p.n_cols;
     }
-    *out = (du_grad_memory){.values = floats(params->n_values)};
+    *out = (du_grad_memory){.values = floats(du_params_n_here(params))};
     out->scratch = scratch_bytes(&p, params->model, &out->logits);
     out->nodes = node_bytes(&p, params, how, n_micro);
     du_err err = kept_bytes(&out->kept, params, how, p.T);

@@ -163,6 +163,7 @@ static du_err compose_all(du_model *model, du_diag *diag) {
 /* The values, and the matrices' adapters in them. */
 static du_err place(du_params *p, const du_lora *lora, du_diag *diag) {
     p->n_values = p->n_values > 0 ? p->n_values : ALIGN_VALUES;
+    p->n_common = p->n_values;
     p->values = du_mem_reserve((size_t)p->n_values * sizeof(float));
     p->adapters = du_alloc_zero((size_t)p->n_adapters + 1, sizeof *p->adapters);
     if (!p->values || !p->adapters) {

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/rng.h"
 #include "model/convert_int.h"
+#include "nn/spread.h"
 
 enum {
     ALIGN_VALUES = DU_ALIGN / sizeof(float),
@@ -14,7 +15,7 @@ static const int64_t values_max = (int64_t)1 << 48;
 
 static du_err add_param(du_params *p, size_t *cap, const du_hparams *hp, const du_weight_def *def,
                         int64_t layer, int64_t expert, du_diag *diag) {
-    if (p->n >= TENSORS_MAX || p->n_values > values_max) {
+    if (p->n >= TENSORS_MAX || p->n_weights > values_max) {
         return du_fail(diag, DU_ELIMIT, "more than %d tensors, or 2^48 weights: no such model",
                        TENSORS_MAX);
     }
@@ -24,13 +25,39 @@ static du_err add_param(du_params *p, size_t *cap, const du_hparams *hp, const d
     du_param *t = &p->at[p->n++];
     int64_t n = du_dim_value(hp, def->rows);
     bool vector = def->kind == DU_WEIGHT_VEC;
-    *t = (du_param){.def = def, .layer = layer, .expert = expert, .offset = p->n_values};
+    *t = (du_param){.def = def, .layer = layer, .expert = expert};
     t->rows = vector ? 1 : n;
     t->cols = vector ? n : du_dim_value(hp, def->cols);
     du_weight_name(t->name, sizeof t->name, def->hf, layer, expert);
     p->n_weights += t->rows * t->cols;
-    p->n_values += (t->rows * t->cols + ALIGN_VALUES - 1) / ALIGN_VALUES * ALIGN_VALUES;
     return DU_OK;
+}
+
+static int64_t room_of(const du_param *t) {
+    return (t->rows * t->cols + ALIGN_VALUES - 1) / ALIGN_VALUES * ALIGN_VALUES;
+}
+
+/* Gives all tensors their places. The experts of a layer have the same shapes and stand one after
+ * the other. */
+static void place_tensors(du_params *p, int64_t n_expert) {
+    int64_t per_expert = 0, at = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        du_param *t = &p->at[i];
+        if (t->expert < 0) {
+            t->offset = p->n_common;
+            p->n_common += room_of(t);
+        }
+        per_expert += t->expert == 0 ? room_of(t) : 0;
+    }
+    for (int64_t i = 0; i < p->n; i++) {
+        du_param *t = &p->at[i];
+        if (t->expert >= 0) {
+            t->offset = p->n_common + t->expert * per_expert + at;
+            at += t->expert + 1 == n_expert ? room_of(t) : 0;
+        }
+    }
+    p->n_values = p->n_common + n_expert * per_expert;
+    p->e_end = n_expert;
 }
 
 /* Has a training model this weight? Not the forms that only GGUF files have, nor a bias that only
@@ -57,10 +84,13 @@ static du_err list_params(du_params *p, const du_arch *arch, const du_hparams *h
             }
         }
     }
+    if (err == DU_OK) {
+        place_tensors(p, hp->router.n_expert);
+    }
     return err;
 }
 
-/* Lets the table's field of a tensor point to its values. */
+/* Lets the table's field of a tensor point to its values. NULL: they are not here. */
 static void place_param(const du_model *model, const du_param *t, const float *values) {
     void *field = du_model_field(model, t->def, t->layer);
     if (t->def->kind == DU_WEIGHT_VEC) {
@@ -77,7 +107,8 @@ static void place_param(const du_model *model, const du_param *t, const float *v
 
 static void place_block(du_model *model, du_params *p, const float *block) {
     for (int64_t i = 0; i < p->n; i++) {
-        place_param(model, &p->at[i], block + p->at[i].offset);
+        const du_param *t = &p->at[i];
+        place_param(model, t, du_params_holds(p, t) ? block + t->offset : NULL);
     }
     if (model->hp.tied) {
         model->top.output = model->top.embed;
@@ -89,6 +120,18 @@ void du_params_point(du_params *p, const float *block) {
     if (!p->adapters) {
         place_block(p->model, p, block);
     }
+}
+
+void du_params_spread(du_params *p, int64_t i, int64_t n) {
+    int64_t E = p->model->hp.router.n_expert;
+    p->e_first = du_spread_first(E, i, n);
+    p->e_end = du_spread_first(E, i + 1, n);
+    place_block(p->model, p, p->values);
+}
+
+int64_t du_params_n_here(const du_params *p) {
+    int64_t E = p->model->hp.router.n_expert, of_experts = p->n_values - p->n_common;
+    return p->n_common + (E > 0 ? of_experts / E * (p->e_end - p->e_first) : 0);
 }
 
 /* The lists of experts that the table's fields want. */
@@ -190,7 +233,7 @@ du_err du_params_load(du_params *p, const du_model *from, du_diag *diag) {
         const du_plan_entry *e = find_entry(&plan, t->name, &next);
         copy to = {(uint8_t *)(p->values + t->offset)};
         if (e && e->n_bytes == t->rows * t->cols * (int64_t)sizeof(float)) {
-            err = du_plan_write(&plan, e, put_values, &to, diag);
+            err = du_params_holds(p, t) ? du_plan_write(&plan, e, put_values, &to, diag) : DU_OK;
         } else if (e || (!t->def->optional && t->layer < p->model->hp.n_layer)) {
             err = du_fail(diag, DU_EFORMAT, "%s: %s is %s", du_weights_path(from->files), t->name,
                           e ? "of another shape" : "missing");
@@ -206,7 +249,7 @@ void du_params_init(du_params *p, double deviation, uint64_t seed) {
         float *w = p->values + t->offset;
         du_rng rng;
         du_rng_init(&rng, du_checksum(seed, t->name, strlen(t->name)));
-        for (int64_t k = 0; k < t->rows * t->cols; k++) {
+        for (int64_t k = 0; du_params_holds(p, t) && k < t->rows * t->cols; k++) {
             bool vector = t->def->kind == DU_WEIGHT_VEC;
             w[k] = !vector                        ? (float)(deviation * du_rng_normal(&rng))
                    : t->def->role == DU_ROLE_NORM ? 1.0f

@@ -134,9 +134,46 @@ static du_err begin_blocks(du_st_writer **out, const du_checkpoint *c, const cha
     return du_st_writer_begin(*out, dir, INT64_MAX, diag);
 }
 
+/* What rank 0 writes of the others' values. */
+typedef struct {
+    const du_checkpoint *c;
+    float *whole;    /* one tensor, at rank 0 */
+    du_span *owners; /* [ranks] */
+    int64_t next;    /* of the tensors that rank 0 has not: the first that it has not got */
+} collection;
+
+static void collection_done(collection *k) {
+    du_free(k->whole);
+    du_free(k->owners);
+    *k = (collection){0};
+}
+
+/* Nothing for one rank that is alone. */
+static du_err collection_init(collection *k, const du_checkpoint *c, du_diag *diag) {
+    du_ranks *ranks = c->optim->ranks;
+    bool first = du_ranks_rank(ranks) == 0;
+    *k = (collection){.c = c};
+    if (!ranks) {
+        return DU_OK;
+    }
+    k->owners = du_alloc_array((size_t)du_ranks_n(ranks), sizeof *k->owners);
+    k->whole = first ? du_alloc_array((size_t)n_values_max(c->params), sizeof *k->whole) : NULL;
+    return k->owners && (k->whole || !first) ? DU_OK : du_fail_nomem(diag, "a checkpoint");
+}
+
+/* A tensor of the block `values` from those who own parts of it, to rank 0. */
+static du_err collect(collection *k, float *to, const float *values, const du_param *t,
+                      du_diag *diag) {
+    const du_optim *o = k->c->optim;
+    du_span wanted = {t->offset, t->offset + t->rows * t->cols};
+    du_optim_owners(o, t, k->owners);
+    return du_ranks_collect(o->ranks, to, values, k->owners, wanted, diag);
+}
+
 /* What the ranks own of all tensors, to rank 0, which writes them; w NULL at the others. A tensor
- * is collected in `whole`, which one rank that is alone does without. */
-static du_err put_blocks(const du_checkpoint *c, du_st_writer *w, float *whole, du_diag *diag) {
+ * is collected in k->whole, which one rank that is alone does without. */
+static du_err put_blocks(collection *k, du_st_writer *w, du_diag *diag) {
+    const du_checkpoint *c = k->c;
     block blocks[N_BLOCKS];
     const du_params *p = c->params;
     const du_optim *o = c->optim;
@@ -146,11 +183,10 @@ static du_err put_blocks(const du_checkpoint *c, du_st_writer *w, float *whole, 
         const du_param *t = &p->at[i % p->n];
         const float *values = blocks[i / p->n].values;
         if (o->ranks) {
-            du_span wanted = {t->offset, t->offset + t->rows * t->cols};
-            err = du_ranks_collect(o->ranks, whole, values, o->spans, wanted, diag);
+            err = collect(k, k->whole, values, t, diag);
         }
         if (w && err == DU_OK && du_st_writer_next(w) == i) {
-            du_st_write(w, o->ranks ? whole : values + t->offset, bytes_of(t));
+            du_st_write(w, o->ranks ? k->whole : values + t->offset, bytes_of(t));
         }
     }
     return err;
@@ -163,22 +199,18 @@ static du_err write_blocks(const du_checkpoint *c, const char *dir, du_err befor
     du_ranks *ranks = c->optim->ranks;
     bool first = du_ranks_rank(ranks) == 0, any = list_blocks(blocks, c->optim) > 0;
     du_st_writer *w = NULL;
-    float *whole =
-        ranks && first ? du_alloc_array((size_t)n_values_max(c->params), sizeof *whole) : NULL;
-    du_err err = before;
-    if (err == DU_OK && ranks && first && !whole) {
-        err = du_fail_nomem(diag, "state.safetensors");
-    }
+    collection k = {0};
+    du_err err = before ? before : collection_init(&k, c, diag);
     if (err == DU_OK && first && any) {
         err = begin_blocks(&w, c, dir, diag);
     }
     err = du_ranks_agree(ranks, err, diag);
-    err = err ? err : put_blocks(c, w, whole, diag);
+    err = err ? err : put_blocks(&k, w, diag);
     if (err == DU_OK && w) {
         err = du_st_writer_commit(w, diag);
     }
     du_st_writer_close(w);
-    du_free(whole);
+    collection_done(&k);
     return err;
 }
 
@@ -429,21 +461,72 @@ du_err du_checkpoint_prune(const char *out, const du_train_state *state, int64_t
     return err;
 }
 
-static du_err write_model(const char *dir, const du_checkpoint *c, du_diag *diag) {
-    const du_train_config *config = c->config;
-    if (c->params->adapters) {
-        return du_lora_write(c->params, dir, config->init, config->lora.targets,
-                             du_train_config_lora_alpha(config), diag);
+/* The first tensor from number i on that rank 0 has not. */
+static int64_t next_spread(const du_checkpoint *c, int64_t i) {
+    bool spread = du_params_is_spread(c->params);
+    int64_t n_expert = c->params->model->hp.router.n_expert;
+    int64_t end = du_spread_first(n_expert, 1, du_ranks_n(c->optim->ranks));
+    while (i < c->params->n && (!spread || c->params->at[i].expert < end)) {
+        i++;
     }
-    du_convert_params params = {.pool = c->pool};
+    return i;
+}
+
+/* The next tensor that rank 0 has not, from its owner; `to` is not read at the others. */
+static du_err collect_next(collection *k, float *to, du_diag *diag) {
+    const du_param *t = &k->c->params->at[k->next];
+    du_err err = collect(k, to, k->c->params->values, t, diag);
+    k->next = next_spread(k->c, k->next + 1);
+    return err;
+}
+
+/* Tensors are written in the order of the table. */
+static du_err fetch(void *user, const du_out_tensor *t, float *rows, du_diag *diag) {
+    collection *k = user;
+    DU_CHECK(strcmp(k->c->params->at[k->next].name, t->name) == 0);
+    return collect_next(k, rows, diag);
+}
+
+/* Where experts are spread rank 0 fetches those that it has not; the others send them, also when it
+ * cannot write. */
+static du_err send_experts(collection *k, du_err before, du_diag *diag) {
+    du_err err = DU_OK;
+    while (err == DU_OK && k->next < k->c->params->n) {
+        err = collect_next(k, k->whole, diag);
+    }
+    return before ? before : err;
+}
+
+static du_err convert(const char *dir, const du_checkpoint *c, collection *k, du_diag *diag) {
+    du_convert_params params = {.pool = c->pool, .fetch = fetch, .user = k};
     du_convert_stats stats;
     return du_convert_hf(c->params->model, dir, c->companions->config, &params, &stats, diag);
 }
 
+/* The model at rank 0, `before` as in write_blocks; a rank that is told of an error is done. */
+static du_err write_model(const char *dir, const du_checkpoint *c, du_err before, du_diag *diag) {
+    const du_train_config *config = c->config;
+    bool first = du_ranks_rank(c->optim->ranks) == 0;
+    collection k = {0};
+    if (c->params->adapters) {
+        return before || !first ? before
+                                : du_lora_write(c->params, dir, config->init, config->lora.targets,
+                                                du_train_config_lora_alpha(config), diag);
+    }
+    du_err err = before ? before : collection_init(&k, c, diag);
+    err = du_ranks_agree_within(c->optim->ranks, err, diag);
+    if (err == DU_OK) {
+        k.next = next_spread(c, 0);
+        err = first ? convert(dir, c, &k, diag) : DU_OK;
+        err = send_experts(&k, err, diag);
+    }
+    collection_done(&k);
+    return err;
+}
+
 static du_err write_all(const char *dir, const du_checkpoint *c, const du_train_state *state,
                         du_diag *diag) {
-    du_err err = du_dir_make(dir, diag);
-    err = err ? err : write_model(dir, c, diag);
+    du_err err = write_model(dir, c, du_dir_make(dir, diag), diag);
     err = err ? err : du_companions_write(c->companions, dir, diag);
     err = write_blocks(c, dir, err, diag);
     err = err ? err : write_state(c, dir, state, diag);
@@ -456,7 +539,7 @@ static du_err save(const char *out, const du_checkpoint *c, const du_train_state
     char *dir = path_of(out, state->step, ""), *tmp = path_of(out, state->step, ".tmp");
     du_err err = dir && tmp ? remove_dir(tmp, diag) : du_fail_nomem(diag, out);
     if (err != DU_OK) {
-        err = write_blocks(c, NULL, err, diag);
+        err = write_blocks(c, NULL, write_model(NULL, c, err, diag), diag);
     } else {
         err = write_all(tmp, c, state, diag);
         if (err == DU_OK && du_dir_exists(dir)) {
@@ -477,8 +560,13 @@ static du_err save(const char *out, const du_checkpoint *c, const du_train_state
 du_err du_checkpoint_save(const char *out, const du_checkpoint *c, const du_train_state *state,
                           du_diag *diag) {
     du_ranks *ranks = c->optim->ranks;
-    du_err err =
-        du_ranks_rank(ranks) == 0 ? save(out, c, state, diag) : write_blocks(c, NULL, DU_OK, diag);
+    du_err err;
+    if (du_ranks_rank(ranks) == 0) {
+        err = save(out, c, state, diag);
+    } else {
+        err = write_model(NULL, c, DU_OK, diag);
+        err = write_blocks(c, NULL, err, diag);
+    }
     return du_ranks_agree(ranks, err, diag);
 }
 
@@ -637,10 +725,24 @@ void du_saved_close(du_saved *saved) {
     *saved = (du_saved){0};
 }
 
-/* The values of all tensors of the model, with a prefix, into a block, as far as they lie in `own`.
- */
-static du_err read_block(const du_st *st, const block *b, const du_params *p, du_span own,
+/* The values of a tensor that are wanted: of the weights what is here, of the optimizer's blocks
+ * what this rank owns. */
+static du_span wanted_of(const du_optim *optim, bool weights, const du_param *t, du_span *owners) {
+    du_span all = {t->offset, t->offset + t->rows * t->cols}, none = {0, 0};
+    if (weights) {
+        return du_params_holds(optim->params, t) ? all : none;
+    }
+    du_optim_owners(optim, t, owners);
+    du_span own = owners[du_ranks_rank(optim->ranks)];
+    own.first = own.first > all.first ? own.first : all.first;
+    own.end = own.end < all.end ? own.end : all.end;
+    return own.first < own.end ? own : none;
+}
+
+/* The values of all tensors of the model, with a prefix, into a block. owners [ranks] work */
+static du_err read_block(const du_st *st, const block *b, const du_optim *optim, du_span *owners,
                          du_diag *diag) {
+    const du_params *p = optim->params;
     for (int64_t k = 0; k < p->n; k++) {
         const du_param *t = &p->at[k];
         char name[NAME_BYTES];
@@ -655,43 +757,43 @@ static du_err read_block(const du_st *st, const block *b, const du_params *p, du
             return du_fail(diag, DU_EFORMAT, "%s: %s is of another shape or type", du_st_path(st),
                            name);
         }
-        int64_t first = t->offset, end = first + t->rows * t->cols;
-        first = first > own.first ? first : own.first;
-        end = end < own.end ? end : own.end;
-        if (first < end) {
-            memcpy(b->values + first,
-                   (const uint8_t *)got->data + (size_t)(first - t->offset) * sizeof(float),
-                   (size_t)(end - first) * sizeof(float));
+        du_span wanted = wanted_of(optim, *b->prefix == '\0', t, owners);
+        if (wanted.first < wanted.end) {
+            memcpy(b->values + wanted.first,
+                   (const uint8_t *)got->data + (size_t)(wanted.first - t->offset) * sizeof(float),
+                   (size_t)(wanted.end - wanted.first) * sizeof(float));
         }
     }
     return DU_OK;
 }
 
 /* The blocks of a file that holds nothing else. */
-static du_err read_blocks(const char *path, const block *blocks, int64_t n, const du_params *p,
-                          du_span own, du_diag *diag) {
+static du_err read_blocks(const char *path, const block *blocks, int64_t n, const du_optim *optim,
+                          du_diag *diag) {
+    int64_t n_tensors = n * optim->params->n;
     du_st *st = NULL;
-    du_err err = path ? du_st_open(&st, path, diag) : du_fail_nomem(diag, "a path");
+    du_span *owners = du_alloc_array((size_t)du_ranks_n(optim->ranks), sizeof *owners);
+    du_err err = path && owners ? du_st_open(&st, path, diag) : du_fail_nomem(diag, "a path");
     for (int64_t i = 0; i < n && err == DU_OK; i++) {
-        err = read_block(st, &blocks[i], p, own, diag);
+        err = read_block(st, &blocks[i], optim, owners, diag);
     }
-    if (err == DU_OK && du_st_n_tensors(st) != n * p->n) {
+    if (err == DU_OK && du_st_n_tensors(st) != n_tensors) {
         err = du_fail(diag, DU_EFORMAT, "%s: %lld tensors instead of %lld", path,
-                      (long long)du_st_n_tensors(st), (long long)(n * p->n));
+                      (long long)du_st_n_tensors(st), (long long)n_tensors);
     }
     du_st_close(st);
+    du_free(owners);
     return err;
 }
 
-static du_err load_model(const du_saved *saved, du_params *params, du_diag *diag) {
-    block weights = {"", params->values};
-    du_span all = {0, params->n_values};
+static du_err load_model(const du_saved *saved, const du_optim *optim, du_diag *diag) {
+    block weights = {"", optim->params->values};
     du_hf *hf = NULL;
     du_err err = du_hf_open(&hf, saved->dir, diag);
     if (err == DU_OK && !du_hf_weights_path(hf)) {
         err = du_fail(diag, DU_EFORMAT, "%s: no weights", saved->dir);
     }
-    err = err ? err : read_blocks(du_hf_weights_path(hf), &weights, 1, params, all, diag);
+    err = err ? err : read_blocks(du_hf_weights_path(hf), &weights, 1, optim, diag);
     du_hf_close(hf);
     return err;
 }
@@ -708,10 +810,10 @@ du_err du_saved_load(const du_saved *saved, du_params *params, du_optim *optim, 
     block blocks[N_BLOCKS];
     int64_t n = list_blocks(blocks, optim);
     du_err err =
-        params->adapters ? load_adapters(saved, params, diag) : load_model(saved, params, diag);
+        params->adapters ? load_adapters(saved, params, diag) : load_model(saved, optim, diag);
     if (err == DU_OK && n > 0) {
         char *path = du_path_join(saved->dir, "state.safetensors");
-        err = read_blocks(path, blocks, n, params, optim->own, diag);
+        err = read_blocks(path, blocks, n, optim, diag);
         du_free(path);
     }
     return err;

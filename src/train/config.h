@@ -26,6 +26,8 @@ typedef enum {
 } du_schedule_name;
 typedef enum { DU_RECOMPUTE_NONE, DU_RECOMPUTE_CHEAP, DU_RECOMPUTE_LAYER } du_recompute;
 
+typedef enum { DU_EXPERTS_WHOLE, DU_EXPERTS_SPREAD } du_ranks_experts;
+
 /* The fields are the keys of config_keys.c; texts are owned, "" when not given. */
 typedef struct {
     char *init, *out, *tokenizer;
@@ -66,6 +68,9 @@ typedef struct {
         double alpha;
         char *targets;
     } lora;
+    struct {
+        int experts;
+    } ranks;
     struct {
         int64_t every, keep;
     } checkpoint;

@@ -127,6 +127,9 @@ const du_train_key du_train_keys[] = {
            "which linear layers get an adapter: names or ends of names, as `q_proj,v_proj`, "
            "separated by commas; not given, or all-linear: all but the router and the output "
            "matrix, experts too"),
+    X_WORD(ranks.experts, "ranks.experts", "whole|spread", false,
+           "what each of several processes (mpirun) has of the routed experts: all of them, or its "
+           "share, so that tokens go to where their experts are; the results are the same"),
     X_INT(checkpoint.every, "checkpoint.every", 0, 0, STEPS_MAX, "steps", false,
           "steps between checkpoints; 0: only the last"),
     X_INT(checkpoint.keep, "checkpoint.keep", 3, 1, 1 << 20, "checkpoints", false,

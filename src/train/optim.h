@@ -3,9 +3,13 @@
  * A step's arithmetic is elementwise, and sums have a fixed order, so threads change no bit. The
  * bias that only chooses experts is left alone: the router's rule moves it.
  *
- * Among ranks each one owns a span of the block: it keeps the moments of those values alone, which
- * take memory nowhere else, and steps them (ZeRO, stage 1; Rajbhandari et al. 2020, arXiv
- * 1910.02054, section 5.1). */
+ * Among ranks each one owns a span of what all of them have, and the routed experts that it alone
+ * has, where these are spread: it keeps the moments of those values alone, which take memory
+ * nowhere else, and steps them (ZeRO, stage 1; Rajbhandari et al. 2020, arXiv 1910.02054,
+ * section 5.1).
+ *
+ * The block is seen as parts, DU_OPTIM_PART values of one tensor, numbered in the order of the
+ * block; spans begin and end between parts. */
 #ifndef DU_TRAIN_OPTIM_H
 #define DU_TRAIN_OPTIM_H
 
@@ -13,12 +17,21 @@
 #include "train/config.h"
 #include "train/ranks.h"
 
+enum { DU_OPTIM_PART = 1 << 12 };
+
+/* Who owns what of a range of the block. */
+typedef struct {
+    du_span *values, *parts; /* [ranks], beside each other */
+} du_optim_spans;
+
 typedef struct {
     const du_train_config *config;
     const du_params *params;
     du_ranks *ranks;
-    du_span *spans; /* [ranks] of values, beside each other: who owns what */
-    du_span own;    /* that of this rank */
+    du_optim_spans common; /* of what all ranks have */
+    du_optim_spans spread; /* of the experts, where they are spread; else all empty */
+    int64_t *order;        /* [params->n] tensors by their offset */
+    int64_t *first_part;   /* [params->n + 1] of those */
     /* [params->n_values] each, NULL where the optimizer has none */
     float *m;    /* first moment, or momentum */
     float *v;    /* second moment; muon's matrices leave their pages untouched */
@@ -35,7 +48,8 @@ du_optim_memory du_optim_measure(const du_kern *kern, const du_train_config *con
                                  const du_params *params, int64_t n_ranks);
 
 /* Moments of zeros; the running mean begins at the weights as they are. config, params and ranks
- * are borrowed. Returns DU_OK, DU_ENOMEM. Free with du_optim_done, which takes an empty one. */
+ * are borrowed; where experts are spread, over all ranks. Returns DU_OK, DU_ENOMEM. Free with
+ * du_optim_done, which takes an empty one. */
 DU_NODISCARD
 du_err du_optim_init(du_optim *optim, const du_train_config *config, const du_params *params,
                      du_ranks *ranks, du_diag *diag);
@@ -44,11 +58,11 @@ void du_optim_done(du_optim *optim);
 /* Lets the running mean begin again. */
 void du_optim_begin(du_optim *optim);
 
-/* The spans of gradients that du_optim_norm and du_optim_step read: what is owned, and what the
- * norm's parts want of the next rank's. spans [ranks] out */
-void du_optim_wanted(const du_optim *optim, du_span *spans);
+/* Who owns what of a tensor of the block. spans [ranks] out */
+void du_optim_owners(const du_optim *optim, const du_param *t, du_span *spans);
 
-/* The 2-norm of all gradients [params->n_values]; NaN or infinite when one is. All ranks call it.
+/* The 2-norm of all gradients [params->n_values], of which each rank has what it owns; NaN or
+ * infinite when one is. All ranks call it.
  * Returns DU_OK, DU_ENOMEM (scratch), DU_EIO (a rank is lost). */
 DU_NODISCARD
 du_err du_optim_norm(du_ctx *ctx, const du_optim *optim, const float *grads, double *norm,

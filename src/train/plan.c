@@ -26,12 +26,14 @@ static int64_t active_of(const du_params *params) {
 static du_err measure_levels(du_train_plan *p, const du_ctx *ctx, const du_train_config *config,
                              const du_params *params, const du_train_share *share,
                              const du_optim_memory *optim, du_diag *diag) {
+    du_spread_link link = {.i = share->n_ranks - 1, .n = share->n_ranks};
     size_t blocks = p->weights + p->gradients + p->moments + p->mean + p->rounded;
     du_err err = DU_OK;
     for (int i = 0; i < DU_PLAN_LEVELS && err == DU_OK; i++) {
         du_grad_params how = {.bf16 = config->dtype == DU_TRAIN_BF16,
                               .keep = (du_grad_keep)i,
-                              .apart = share->n_ranks > 1};
+                              .apart = share->n_ranks > 1,
+                              .spread = du_params_is_spread(params) ? &link : NULL};
         du_grad_memory m;
         err = du_grad_measure(&m, ctx, params, &how, share->n_seq, config->seq_len, share->n_micro,
                               diag);
@@ -56,8 +58,11 @@ du_err du_train_plan_make(du_train_plan *out, const du_ctx *ctx, const du_train_
     if (err != DU_OK) {
         return err;
     }
+    if (config->ranks.experts == DU_EXPERTS_SPREAD) {
+        du_params_spread(params, share->n_ranks - 1, share->n_ranks); /* no process has more */
+    }
     du_optim_memory optim = du_optim_measure(ctx->kern, config, params, share->n_ranks);
-    size_t block = (size_t)params->n_values * sizeof(float);
+    size_t block = (size_t)du_params_n_here(params) * sizeof(float);
     *out = (du_train_plan){.n_weights = params->n_weights,
                            .n_active = active_of(params),
                            .step_tokens = config->accumulate * config->batch_seqs * config->seq_len,

@@ -36,7 +36,8 @@ typedef struct {
 } du_train_share;
 
 /* The plan of a configuration for a model of that shape (a config.json), whose weights take no
- * memory. ctx needs pool and kern alone.
+ * memory. ctx needs pool and kern alone. Where experts are spread, that of the process that has
+ * most of them; rows at experts are counted as if these were chosen equally often.
  * share  NULL: one process is alone
  * Returns DU_OK, DU_ELIMIT, DU_ENOMEM, and the errors of
  * du_params_new. */

@@ -57,7 +57,7 @@ static bool list_parts(du_qat *qat) {
     bool good = true;
     for (int64_t i = 0; good && i < qat->params->n; i++) {
         const du_param *t = &qat->params->at[i];
-        good = add_parts(qat, &cap, i, t->rows, t->cols);
+        good = !du_params_holds(qat->params, t) || add_parts(qat, &cap, i, t->rows, t->cols);
     }
     return good;
 }

@@ -66,6 +66,17 @@ static du_err exchange(du_ranks *r, parts *p, du_diag *diag) {
                : DU_OK;
 }
 
+/* What of a part belongs to the exchange that begins at `at`. */
+static du_ranks_part cut(du_ranks_part part, size_t at) {
+    size_t n = part.n_bytes > at ? part.n_bytes - at : 0;
+    return (du_ranks_part){n ? (uint8_t *)part.data + at : NULL,
+                           n < DU_RANKS_PART_BYTES ? n : DU_RANKS_PART_BYTES};
+}
+
+static bool ends_behind(du_ranks_part part, size_t at) {
+    return part.n_bytes > at + DU_RANKS_PART_BYTES;
+}
+
 /* n_bytes of each rank to all; all [ranks * n_bytes], the own part filled in. */
 static du_err share_equal(du_ranks *r, void *all, size_t n_bytes, du_diag *diag) {
     parts p;
@@ -105,6 +116,10 @@ du_err du_ranks_agree(du_ranks *r, du_err err, du_diag *diag) {
     if (r->lost) {
         return err ? err : DU_EIO;
     }
+    if (r->told) {
+        r->told = false;
+        return err;
+    }
     int32_t codes[DU_RANKS_MAX];
     codes[r->link.rank] = err;
     du_err lost = share_equal(r, codes, sizeof *codes, diag);
@@ -114,6 +129,39 @@ du_err du_ranks_agree(du_ranks *r, du_err err, du_diag *diag) {
         }
     }
     return lost;
+}
+
+du_err du_ranks_agree_within(du_ranks *r, du_err err, du_diag *diag) {
+    if (r && r->told) {
+        return err;
+    }
+    err = du_ranks_agree(r, err, diag);
+    if (r && err != DU_OK) {
+        r->told = true;
+    }
+    return err;
+}
+
+du_err du_ranks_exchange(du_ranks *r, const du_ranks_part *send, const du_ranks_part *receive,
+                         du_diag *diag) {
+    int64_t rank = r->link.rank;
+    if (send[rank].n_bytes > 0) {
+        memcpy(receive[rank].data, send[rank].data, send[rank].n_bytes);
+    }
+    /* Both sides of a part know its length, so they cut it alike. */
+    bool left = true;
+    du_err err = DU_OK;
+    for (size_t at = 0; left && err == DU_OK; at += DU_RANKS_PART_BYTES) {
+        parts p;
+        left = false;
+        for (int64_t i = 0; i < r->link.n; i++) {
+            p.send[i] = cut(send[i], at);
+            p.receive[i] = cut(receive[i], at);
+            left = left || ends_behind(send[i], at) || ends_behind(receive[i], at);
+        }
+        err = exchange(r, &p, diag);
+    }
+    return err;
 }
 
 du_err du_ranks_any(du_ranks *r, bool *flag, du_diag *diag) {
@@ -221,68 +269,98 @@ du_err du_ranks_collect(du_ranks *r, float *to, const float *values, const du_sp
     return err;
 }
 
+/* Values of one span that are added, from its number `first` on. */
 typedef struct {
     const du_kern *kern;
-    float *parts[DU_RANKS_MAX];
-    int64_t n_parts, n;
+    float *parts[DU_RANKS_MAX]; /* [nodes.n] of n values; overwritten */
+    float *sum;                 /* [n] out, behind the last nodes */
+    du_leaves nodes;
+    float *const *wait; /* [levels]; at[first] is the first of the n values */
+    int64_t first, n;
 } add_job;
 
-/* parts[0] = the sum of all, TASK_VALUES of it; the others are overwritten. */
+/* TASK_VALUES of the sums. A sum stands where its left part stood. */
 static void add_task(void *arg, int64_t i_task, int64_t i_thread) {
     (void)i_thread;
     const add_job *job = arg;
-    int64_t first = i_task * TASK_VALUES;
-    int64_t n = job->n - first < TASK_VALUES ? job->n - first : TASK_VALUES;
-    for (int64_t apart = 1; apart < job->n_parts; apart *= 2) {
-        for (int64_t i = 0; i + apart < job->n_parts; i += 2 * apart) {
-            job->kern->add(job->parts[i] + first, job->parts[i + apart] + first, n);
+    int64_t at = i_task * TASK_VALUES, n = job->n - at < TASK_VALUES ? job->n - at : TASK_VALUES;
+    size_t n_bytes = (size_t)n * sizeof(float);
+    float *waiting[DU_LEAF_LEVELS] = {0}, *sum = NULL;
+    for (int64_t l = 0; l < DU_LEAF_LEVELS; l++) {
+        waiting[l] = job->nodes.first >> l & 1 ? job->wait[l] + job->first + at : NULL;
+    }
+    for (int64_t i = 0; i < job->nodes.n; i++) {
+        int64_t l = 0;
+        sum = job->parts[i] + at;
+        for (; waiting[l]; l++) {
+            job->kern->add(waiting[l], sum, n);
+            sum = waiting[l];
+            waiting[l] = NULL;
+        }
+        waiting[l] = sum;
+    }
+    sum = NULL;
+    for (int64_t l = 0; job->nodes.last && l < DU_LEAF_LEVELS; l++) {
+        if (waiting[l] && sum) {
+            job->kern->add(waiting[l], sum, n);
+        }
+        sum = waiting[l] ? waiting[l] : sum;
+    }
+    if (sum && sum != job->sum + at) {
+        memcpy(job->sum + at, sum, n_bytes);
+    }
+    /* From above: what stands at another level's place came from below. */
+    for (int64_t l = DU_LEAF_LEVELS - 1; !job->nodes.last && l >= 0; l--) {
+        float *to = waiting[l] ? job->wait[l] + job->first + at : NULL;
+        if (to && to != waiting[l]) {
+            memcpy(to, waiting[l], n_bytes);
         }
     }
 }
 
 /* One round: sends pieces of other ranks' spans, and adds up those of the own.
- * work [n_parts, step] */
+ * work [nodes.n, step] */
 static du_err add_round(du_ranks *r, du_ctx *ctx, float *values, const du_span *spans, int64_t at,
-                        int64_t step, int64_t n_parts, float *work, du_diag *diag) {
+                        int64_t step, du_leaves nodes, float *const *wait, float *work,
+                        du_diag *diag) {
     parts p;
     memset(&p, 0, sizeof p);
     du_span mine = round_of(spans[r->link.rank], at, step);
     int64_t n = mine.end - mine.first;
-    add_job job = {.kern = ctx->kern, .n_parts = n_parts, .n = n};
+    add_job job = {.kern = ctx->kern,
+                   .sum = values + mine.first,
+                   .nodes = nodes,
+                   .wait = wait,
+                   .first = mine.first,
+                   .n = n};
     for (int64_t i = 0; i < r->link.n; i++) {
         du_span its = round_of(spans[i], at, step);
-        if (r->link.rank < n_parts) {
+        if (r->link.rank < nodes.n) {
             p.send[i] =
                 (du_ranks_part){values + its.first, (size_t)(its.end - its.first) * sizeof *values};
         }
-        if (i < n_parts) {
+        if (i < nodes.n) {
             job.parts[i] = i == r->link.rank ? values + mine.first : work + i * step;
             p.receive[i] = (du_ranks_part){job.parts[i], (size_t)n * sizeof *values};
         }
     }
     du_err err = exchange(r, &p, diag);
     du_pool_run(ctx->pool, add_task, &job, err ? 0 : (n + TASK_VALUES - 1) / TASK_VALUES);
-    if (err == DU_OK && r->link.rank != 0 && n > 0) {
-        memcpy(values + mine.first, job.parts[0], (size_t)n * sizeof *values);
-    }
     return err;
 }
 
-du_err du_ranks_add(du_ranks *r, du_ctx *ctx, float *values, const du_span *spans, int64_t n_parts,
-                    du_diag *diag) {
+du_err du_ranks_add(du_ranks *r, du_ctx *ctx, float *values, const du_span *spans, du_leaves nodes,
+                    float *const *wait, du_diag *diag) {
     if (!r) {
         return DU_OK;
     }
-    /* The first round holds all of what spans have in common: it is sent before it is overwritten.
-     */
-    int64_t most = longest(spans, r->link.n), step = ADD_VALUES / n_parts;
+    int64_t most = longest(spans, r->link.n), step = ADD_VALUES / nodes.n;
     step = step < most ? step : most;
-    step = step < DU_RANKS_OVERLAP ? DU_RANKS_OVERLAP : step;
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
-    float *work = DU_SCRATCH(ctx, float, n_parts *step);
+    float *work = DU_SCRATCH(ctx, float, nodes.n *step);
     du_err err = du_ranks_agree(r, work ? DU_OK : du_fail_nomem(diag, "sums of ranks"), diag);
     for (int64_t at = 0; at < most && err == DU_OK; at += step) {
-        err = add_round(r, ctx, values, spans, at, step, n_parts, work, diag);
+        err = add_round(r, ctx, values, spans, at, step, nodes, wait, work, diag);
     }
     du_arena_release(ctx->scratch, mark);
     return err;

@@ -8,15 +8,12 @@
 #ifndef DU_TRAIN_RANKS_H
 #define DU_TRAIN_RANKS_H
 
-#include "nn/ctx.h"
+#include "nn/spread.h"
 
 enum { DU_RANKS_MAX = 1024, DU_RANKS_PART_BYTES = 1 << 30, DU_RANKS_LINK_VERSION = 1 };
 
 /* Bytes that go to a rank or come from it; at most DU_RANKS_PART_BYTES. */
-typedef struct {
-    void *data;
-    size_t n_bytes;
-} du_ranks_part;
+typedef du_spread_part du_ranks_part;
 
 /* What a plug-in gives. */
 typedef struct {
@@ -36,6 +33,7 @@ typedef struct {
     du_ranks_link link;
     void *plugin;
     bool lost; /* an exchange has failed: no more can be asked */
+    bool told; /* du_ranks_agree_within has told an error */
 } du_ranks;
 
 /* Loads a plug-in and joins the other ranks; free with du_ranks_close.
@@ -59,6 +57,19 @@ static inline int64_t du_ranks_rank(const du_ranks *ranks) {
  * has one, whose message all get. */
 DU_NODISCARD
 du_err du_ranks_agree(du_ranks *ranks, du_err err, du_diag *diag);
+
+/* The same in the middle of such work, behind which du_ranks_agree follows: a rank that fails
+ * leaves the work and meets the others there. An error that has been told is told by neither again.
+ */
+DU_NODISCARD
+du_err du_ranks_agree_within(du_ranks *ranks, du_err err, du_diag *diag);
+
+/* Sends send[r] to rank r and receives receive[r] from it, whatever their lengths, the own part
+ * too.
+ */
+DU_NODISCARD
+du_err du_ranks_exchange(du_ranks *ranks, const du_ranks_part *send, const du_ranks_part *receive,
+                         du_diag *diag);
 
 /* *flag becomes whether that of any rank is set. */
 DU_NODISCARD
@@ -86,14 +97,17 @@ DU_NODISCARD
 du_err du_ranks_collect(du_ranks *ranks, float *to, const float *values, const du_span *spans,
                         du_span wanted, du_diag *diag);
 
-/* Sums arrays of n_parts ranks, the first ones, each of which has in `values` a node of the tree of
- * nn/leaves.h, all of the same level: behind it each rank has the root in its span, and nothing of
- * use outside it. A rank behind the first n_parts may have anything there.
- * spans  [n ranks]; they may overlap by DU_RANKS_OVERLAP values
+/* Sums arrays of several ranks, the first ones, each of which has in `values` a node of the tree of
+ * nn/leaves.h, all of the same level. Nodes are numbered over calls as leaves are there: behind the
+ * last ones each rank has the root in its span of values, and nothing of use outside it. A rank
+ * behind those that have a node may have anything there.
+ * spans  [n ranks]
+ * nodes  the calls' next ones; n is the number of ranks that have one
+ * wait   [DU_LEAF_LEVELS] of the length of values, for what waits between calls
+ *        (du_sums_take_nodes); may be NULL where first is 0 and last set
  * Returns also DU_ENOMEM (scratch). */
-enum { DU_RANKS_OVERLAP = 1024 };
 DU_NODISCARD
 du_err du_ranks_add(du_ranks *ranks, du_ctx *ctx, float *values, const du_span *spans,
-                    int64_t n_parts, du_diag *diag);
+                    du_leaves nodes, float *const *wait, du_diag *diag);
 
 #endif

@@ -8,7 +8,12 @@
  *
  * Ranks have the same weights. Each computes the gradients of its leaves, sums them with those of
  * the others as far as it owns the values, updates these, and gives them to the others. Leaves are
- * numbered from 0 within a rank, which has one node of the step's tree. */
+ * numbered from 0 within a rank, which has one node of the step's tree.
+ *
+ * Where experts are spread a rank computes those that it has for the tokens of all, so ranks go
+ * through the layers together, and the gradients of experts are whole where they are. All else is
+ * summed after each round of micro-batches: the leaves of a rank are no neighbours then, those of a
+ * round are. */
 #include "train/trainer.h"
 
 #include <math.h>
@@ -45,26 +50,42 @@ static int64_t leaves_together(int64_t batch_seqs, int64_t before, int64_t n, in
     return together;
 }
 
+/* The leaves of each rank. Where experts are spread those of round i. */
+static void set_leaves(du_trainer *t, int64_t i, int64_t per_rank) {
+    int64_t n = t->part.n, n_ranks = du_ranks_n(t->ranks);
+    for (int64_t r = 0; r < n_ranks; r++) {
+        int64_t first = (i * n_ranks + r) * per_rank;
+        first = first < n ? first : n;
+        t->leaves[r] = (du_span){first, first + per_rank < n ? first + per_rank : n};
+    }
+}
+
 /* What ranks compute of a step with n leaves, which others precede in the data: nodes of the lowest
- * level that has no more of them than there are ranks. */
+ * level that has no more of them than there are ranks; smaller ones, in rounds, where experts are
+ * spread. */
 static void set_part(du_trainer *t, int64_t before, int64_t n) {
-    int64_t n_ranks = du_ranks_n(t->ranks), per_rank = 1;
+    int64_t n_ranks = du_ranks_n(t->ranks), rank = du_ranks_rank(t->ranks), per_rank = 1;
+    int64_t n_seq = t->config->batch_seqs;
     while (per_rank * n_ranks < n) {
         per_rank *= 2;
     }
-    for (int64_t i = 0; i < n_ranks; i++) {
-        int64_t first = i * per_rank < n ? i * per_rank : n;
-        t->leaves[i] = (du_span){first, first + per_rank < n ? first + per_rank : n};
-    }
-    du_span own = t->leaves[du_ranks_rank(t->ranks)];
-    t->part = (du_trainer_part){.before = before,
-                                .n = n,
-                                .first = own.first,
-                                .end = own.end,
-                                .n_seq = t->config->batch_seqs,
-                                .n_ranks = (n + per_rank - 1) / per_rank};
     if (t->ranks) {
-        t->part.n_seq = leaves_together(t->config->batch_seqs, before, n, per_rank);
+        n_seq = leaves_together(n_seq, before, n, per_rank);
+    }
+    t->part = (du_trainer_part){
+        .before = before, .n = n, .n_seq = n_seq, .n_ranks = (n + per_rank - 1) / per_rank};
+    du_trainer_part *p = &t->part;
+    set_leaves(t, 0, per_rank);
+    if (t->spread) {
+        p->first = rank * n_seq;
+        p->end = n;
+        p->step = n_seq * n_ranks;
+        p->n_rounds = (n + p->step - 1) / p->step;
+    } else {
+        p->first = t->leaves[rank].first;
+        p->end = t->leaves[rank].end;
+        p->step = n_seq;
+        p->n_rounds = (p->end - p->first) / n_seq;
     }
 }
 
@@ -142,6 +163,28 @@ static bool has_choosing_bias(const du_params *params) {
     return false;
 }
 
+/* What ranks.experts = spread does not go with. */
+static du_err check_spread(const du_trainer *t, du_diag *diag) {
+    int64_t E = t->params->model->hp.router.n_expert, n = du_ranks_n(t->ranks);
+    if (t->params->adapters) {
+        return du_fail(
+            diag, DU_EUNSUPPORTED,
+            "ranks.experts = spread: not with lora.rank, whose frozen experts lie in the "
+            "file that processes share; leave ranks.experts at whole");
+    }
+    if (E == 0) {
+        return du_fail(diag, DU_EUNSUPPORTED,
+                       "ranks.experts = spread: the model has no experts; leave it at whole");
+    }
+    if (n > E) {
+        return du_fail(diag, DU_EUNSUPPORTED,
+                       "ranks.experts = spread: %lld processes, but %lld experts in a layer: start "
+                       "at most %lld (mpirun -n), or set ranks.experts to whole",
+                       (long long)n, (long long)E, (long long)E);
+    }
+    return DU_OK;
+}
+
 /* Keys that need what the model, or dure, has not. */
 static du_err check_keys(const du_trainer *t, du_diag *diag) {
     const du_train_config *config = t->config;
@@ -165,6 +208,12 @@ static du_err check_keys(const du_trainer *t, du_diag *diag) {
     if (config->router.seq_balance > 0 && hp->router.n_expert == 0) {
         return du_fail(diag, DU_EUNSUPPORTED, "router.seq_balance: the model has no experts");
     }
+    if (config->ranks.experts == DU_EXPERTS_SPREAD) {
+        du_err err = check_spread(t, diag);
+        if (err != DU_OK) {
+            return err;
+        }
+    }
     if (config->seq_len > hp->n_ctx_train) {
         return du_fail(diag, DU_EUNSUPPORTED,
                        "seq_len = %lld: longer than max_position_embeddings = %lld",
@@ -179,7 +228,8 @@ static du_err make_grad(du_trainer *t, du_diag *diag) {
                           .keep = (du_grad_keep)config->recompute,
                           .seq_balance = config->router.seq_balance,
                           .n_leaves = n_leaves_max(config),
-                          .apart = t->ranks != NULL};
+                          .apart = t->ranks != NULL,
+                          .spread = t->spread ? &t->link : NULL};
     return du_grad_new(&t->grad, t->params, &how, diag);
 }
 
@@ -232,7 +282,8 @@ static du_err take_room(du_trainer *t, const json_t *shape, du_diag *diag) {
     du_train_share share = {.n_ranks = du_ranks_n(t->ranks),
                             .n_here = t->ranks ? t->ranks->link.n_here : 1,
                             .n_seq = t->part.n_seq,
-                            .n_micro = (most.end - most.first) / t->part.n_seq};
+                            .n_micro = t->spread ? t->part.n_rounds
+                                                 : (most.end - most.first) / t->part.n_seq};
     du_train_plan plan;
     du_err err = du_train_plan_make(&plan, t->ctx, config, shape, &share, diag);
     err = err ? err : du_train_plan_check(&plan, config, diag);
@@ -244,18 +295,36 @@ static du_err take_room(du_trainer *t, const json_t *shape, du_diag *diag) {
     return err;
 }
 
+/* Between experts; also what becomes of an error in the middle of a pass. */
+static du_err exchange(void *user, du_err before, const du_spread_part *send,
+                       const du_spread_part *receive) {
+    du_trainer *t = user;
+    if (before == DU_ENOMEM) {
+        before = du_fail_nomem(t->diag, "a micro-batch");
+    }
+    du_err err = du_ranks_agree_within(t->ranks, before, t->diag);
+    return err ? err : du_ranks_exchange(t->ranks, send, receive, t->diag);
+}
+
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                       const json_t *shape, du_ranks *ranks, du_diag *diag) {
     du_trainer *t = du_alloc_zero(1, sizeof *t);
     if (!t) {
         return du_fail_nomem(diag, "the trainer");
     }
-    *t = (du_trainer){.config = config, .ctx = ctx, .ranks = ranks};
+    *t = (du_trainer){.config = config,
+                      .ctx = ctx,
+                      .ranks = ranks,
+                      .spread = config->ranks.experts == DU_EXPERTS_SPREAD && ranks};
+    t->link = (du_spread_link){du_ranks_rank(ranks), du_ranks_n(ranks), exchange, t};
     bool adapters = config->lora.rank > 0;
     du_err err = take_part(t) ? DU_OK : du_fail_nomem(diag, "the trainer");
     err = err || adapters ? err : take_room(t, shape, diag);
     err = err ? err : adapters ? make_adapters(t, diag) : du_params_new(&t->params, shape, diag);
     err = err ? err : check_keys(t, diag);
+    if (err == DU_OK && t->spread) {
+        du_params_spread(t->params, t->link.i, t->link.n);
+    }
     err = err ? err : du_optim_init(&t->optim, config, t->params, ranks, diag);
     err = err ? err : make_grad(t, diag);
     err = err ? err : make_experts(t, diag);
@@ -273,11 +342,25 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
     return DU_OK;
 }
 
+static void free_waiting(du_trainer *t) {
+    du_grad_parts parts = {0};
+    if (t->grad) {
+        parts = du_grad_get_parts(t->grad);
+    }
+    for (int64_t l = 0; l < DU_LEAF_LEVELS && t->grad; l++) {
+        du_mem_unreserve(t->wait[l], (size_t)t->params->n_values * sizeof(float));
+        for (int64_t i = 0; i < parts.n_terms; i++) {
+            du_mem_unreserve(t->term_wait[i][l], (size_t)parts.terms[i].n * sizeof(float));
+        }
+    }
+}
+
 void du_trainer_free(du_trainer *t) {
     if (!t) {
         return;
     }
     du_free(t->biases);
+    free_waiting(t);
     du_grad_free(t->grad);
     du_optim_done(&t->optim);
     du_qat_done(&t->qat);
@@ -411,7 +494,7 @@ static du_err read_batch(du_trainer *t, int64_t leaf, du_diag *diag) {
 static du_err count_targets(du_trainer *t, int64_t *n_targets, du_diag *diag) {
     du_err err = DU_OK;
     *n_targets = 0;
-    for (int64_t i = t->part.first; i < t->part.end && err == DU_OK; i += t->part.n_seq) {
+    for (int64_t i = t->part.first; i < t->part.end && err == DU_OK; i += t->part.step) {
         err = read_batch(t, i, diag);
         *n_targets += t->batch.n_targets;
     }
@@ -447,39 +530,46 @@ static void end_passes(du_trainer *t) {
     du_params_point(t->params, t->params->values);
 }
 
-/* Forward and backward of this rank's leaves. *n_next: how many of them have the token behind the
- * next for a target. */
-static du_err add_part(du_trainer *t, int64_t n_targets, int64_t *n_next, du_diag *diag) {
+/* The leaves of round i, as du_grad_add wants them. */
+static du_leaves leaves_of_round(const du_trainer *t, int64_t i) {
+    const du_trainer_part *p = &t->part;
+    int64_t n = t->spread ? p->end : p->end - p->first, first = i * p->step;
+    int64_t end = first + p->step < n ? first + p->step : n;
+    return (du_leaves){first, end - first, end == n};
+}
+
+/* Forward and backward of this rank's leaves of a round. *n_next: adds how many of them have the
+ * token behind the next for a target. */
+static du_err add_round(du_trainer *t, int64_t i_round, int64_t n_targets, int64_t *n_next,
+                        du_diag *diag) {
     const du_trainer_part *p = &t->part;
     double weight = t->config->mtp.weight;
-    bool several = p->end - p->first > p->n_seq;
-    du_err err = p->first < p->end ? begin_passes(t) : DU_OK;
-    for (int64_t i = p->first; i < p->end && err == DU_OK; i += p->n_seq) {
-        err = several ? read_batch(t, i, diag) : DU_OK;
-        du_cross_entropy objective = objective_of(t, 1 / (double)n_targets);
-        du_leaves leaves = {.first = i - p->first, .n = p->n_seq, .last = i + p->n_seq == p->end};
-        du_cross_entropy next = objective;
-        du_grad_rows rows = rows_of(t);
-        if (weight > 0) {
-            *n_next += set_next_targets(t);
-            next.targets = t->next_targets;
-            next.losses = t->next_losses;
-            next.scale = weight / (double)n_targets;
-            rows.next = &next.base;
-        }
-        err = err ? err : du_grad_add(t->ctx, t->grad, &rows, &objective.base, leaves, diag);
-        if (err != DU_OK) {
-            break; /* of what was to be measured nothing is known */
-        }
-        put_losses(t, t->measured[DU_LEAF_LOSS] + i, t->losses, t->batch.targets);
-        if (weight > 0) {
-            put_losses(t, t->measured[DU_LEAF_NEXT_LOSS] + i, t->next_losses, t->next_targets);
-        }
+    int64_t i = p->first + i_round * p->step;
+    bool any = i < p->end, several = p->first + p->step < p->end;
+    du_err err = any && several ? read_batch(t, i, diag) : DU_OK;
+    du_cross_entropy objective = objective_of(t, 1 / (double)n_targets), next = objective;
+    du_grad_rows rows = rows_of(t);
+    rows.n_seq = any ? rows.n_seq : 0;
+    if (weight > 0) {
+        *n_next += any ? set_next_targets(t) : 0;
+        next.targets = t->next_targets;
+        next.losses = t->next_losses;
+        next.scale = weight / (double)n_targets;
+        rows.next = &next.base;
     }
-    end_passes(t);
-    memcpy(t->measured[DU_LEAF_BALANCE] + p->first, du_grad_balances(t->grad),
-           (size_t)(p->end - p->first) * sizeof(double));
-    return err;
+    du_leaves leaves = leaves_of_round(t, i_round);
+    err = err ? err : du_grad_add(t->ctx, t->grad, &rows, &objective.base, leaves, diag);
+    if (err != DU_OK || !any) {
+        return err; /* of what was to be measured nothing is known */
+    }
+    put_losses(t, t->measured[DU_LEAF_LOSS] + i, t->losses, t->batch.targets);
+    if (weight > 0) {
+        put_losses(t, t->measured[DU_LEAF_NEXT_LOSS] + i, t->next_losses, t->next_targets);
+    }
+    memcpy(t->measured[DU_LEAF_BALANCE] + i,
+           du_grad_balances(t->grad) + (t->spread ? i : i - p->first),
+           (size_t)p->n_seq * sizeof(double));
+    return DU_OK;
 }
 
 /* The span of a term that lies in a span of all gradients, by numbers of the term. */
@@ -490,57 +580,111 @@ static du_span in_term(const du_grad_term *term, du_span of) {
     return (du_span){first, end};
 }
 
-/* The gradients of all ranks, as far as this one wants them. */
-static du_err sum_gradients(du_trainer *t, const du_grad_parts *parts, du_diag *diag) {
-    int64_t n = du_ranks_n(t->ranks), rank = du_ranks_rank(t->ranks);
-    du_span *wanted = DU_SCRATCH(t->ctx, du_span, n), *of_term = DU_SCRATCH(t->ctx, du_span, n);
-    du_err err = wanted && of_term ? DU_OK : du_fail_nomem(diag, "sums of ranks");
-    err = du_ranks_agree(t->ranks, err, diag);
-    if (err != DU_OK) {
-        return err;
-    }
-    du_optim_wanted(&t->optim, wanted);
-    err = du_ranks_add(t->ranks, t->ctx, parts->values, wanted, t->part.n_ranks, diag);
+/* Room for what waits behind so many nodes. */
+static du_err take_waiting(du_trainer *t, const du_grad_parts *parts, int64_t n_nodes) {
+    du_err err = du_sums_take_nodes(t->wait, t->params->n_values, n_nodes);
     for (int64_t i = 0; i < parts->n_terms && err == DU_OK; i++) {
-        const du_grad_term *term = &parts->terms[i];
+        err = du_sums_take_nodes(t->term_wait[i], parts->terms[i].n, n_nodes);
+    }
+    return err;
+}
+
+/* Adds the gradients of what all ranks have, which are the next nodes of the tree; behind the last
+ * ones each rank has the sums that it owns. */
+static du_err sum_nodes(du_trainer *t, du_leaves nodes, du_diag *diag) {
+    int64_t n = du_ranks_n(t->ranks), rank = du_ranks_rank(t->ranks);
+    const du_span *owners = t->optim.common.values;
+    du_grad_parts parts = du_grad_get_parts(t->grad);
+    du_span *of_term = DU_SCRATCH(t->ctx, du_span, n);
+    du_err err = of_term ? DU_OK : DU_ENOMEM;
+    if (err == DU_OK && !nodes.last) {
+        err = take_waiting(t, &parts, nodes.first + nodes.n);
+    }
+    err = du_ranks_agree(t->ranks, err ? du_fail_nomem(diag, "sums of ranks") : DU_OK, diag);
+    err = err ? err : du_ranks_add(t->ranks, t->ctx, parts.values, owners, nodes, t->wait, diag);
+    for (int64_t i = 0; i < parts.n_terms && err == DU_OK; i++) {
+        const du_grad_term *term = &parts.terms[i];
         for (int64_t r = 0; r < n; r++) {
-            of_term[r] = in_term(term, wanted[r]);
+            of_term[r] = in_term(term, owners[r]);
         }
         du_span own = of_term[rank];
-        err = du_ranks_add(t->ranks, t->ctx, term->values, of_term, t->part.n_ranks, diag);
-        if (err == DU_OK && own.first < own.end) {
-            t->ctx->kern->add(parts->values + term->offset + own.first, term->values + own.first,
+        err = du_ranks_add(t->ranks, t->ctx, term->values, of_term, nodes, t->term_wait[i], diag);
+        if (err == DU_OK && nodes.last && own.first < own.end) {
+            t->ctx->kern->add(parts.values + term->offset + own.first, term->values + own.first,
                               own.end - own.first);
         }
     }
     return err;
 }
 
-/* What all ranks have computed becomes that of the step. */
-static du_err join_ranks(du_trainer *t, int64_t *n_next, du_diag *diag) {
+static du_err sum_gradients(du_trainer *t, du_leaves nodes, du_diag *diag) {
     if (!t->ranks) {
         return DU_OK;
     }
     du_arena_mark mark = du_arena_get_mark(t->ctx->scratch);
-    du_grad_parts parts = du_grad_get_parts(t->grad);
-    if (t->part.first == t->part.end) { /* they are those of the last step */
-        memset(parts.counts, 0, (size_t)parts.n_counts * sizeof *parts.counts);
-    }
-    du_err err = sum_gradients(t, &parts, diag);
-    err = err ? err : du_ranks_sum(t->ranks, t->ctx, n_next, 1, diag);
-    err = err ? err : du_ranks_sum(t->ranks, t->ctx, parts.counts, parts.n_counts, diag);
-    for (int i = 0; i < DU_LEAF_MEASURES && err == DU_OK; i++) {
-        err = du_ranks_share(t->ranks, t->measured[i], sizeof(double), t->leaves, diag);
-    }
+    du_err err = sum_nodes(t, nodes, diag);
     du_arena_release(t->ctx->scratch, mark);
     return err;
+}
+
+/* Forward and backward of this rank's leaves, and the gradients of all ranks as far as this one
+ * wants them. */
+static du_err add_part(du_trainer *t, int64_t n_targets, int64_t *n_next, du_diag *diag) {
+    const du_trainer_part *p = &t->part;
+    bool any = p->n_rounds > 0, spread = t->spread;
+    t->diag = diag;
+    du_err err = any ? begin_passes(t) : DU_OK;
+    err = spread ? du_ranks_agree(t->ranks, err, diag) : err;
+    for (int64_t i = 0; i < p->n_rounds && err == DU_OK; i++) {
+        err = add_round(t, i, n_targets, n_next, diag);
+        if (spread) {
+            du_leaves of = leaves_of_round(t, i);
+            du_leaves nodes = {of.first / p->n_seq, of.n / p->n_seq, of.last};
+            err = du_ranks_agree(t->ranks, err, diag);
+            err = err ? err : sum_gradients(t, nodes, diag);
+        }
+    }
+    end_passes(t);
+    if (spread) {
+        return err;
+    }
+    err = du_ranks_agree(t->ranks, err, diag);
+    return err ? err : sum_gradients(t, (du_leaves){0, p->n_ranks, true}, diag);
+}
+
+/* What is measured of leaves, to all ranks. */
+static du_err share_measures(du_trainer *t, du_diag *diag) {
+    int64_t n = t->spread ? t->part.n_rounds : 1;
+    du_err err = DU_OK;
+    for (int64_t i = 0; i < n; i++) {
+        if (t->spread) {
+            set_leaves(t, i, t->part.n_seq);
+        }
+        for (int k = 0; k < DU_LEAF_MEASURES && err == DU_OK; k++) {
+            err = du_ranks_share(t->ranks, t->measured[k], sizeof(double), t->leaves, diag);
+        }
+    }
+    return err;
+}
+
+/* What all ranks have counted and measured becomes that of the step. */
+static du_err join_ranks(du_trainer *t, int64_t *n_next, du_diag *diag) {
+    if (!t->ranks) {
+        return DU_OK;
+    }
+    du_grad_parts parts = du_grad_get_parts(t->grad);
+    if (t->part.n_rounds == 0) { /* they are those of the last step */
+        memset(parts.counts, 0, (size_t)parts.n_counts * sizeof *parts.counts);
+    }
+    du_err err = du_ranks_sum(t->ranks, t->ctx, n_next, 1, diag);
+    err = err ? err : du_ranks_sum(t->ranks, t->ctx, parts.counts, parts.n_counts, diag);
+    return err ? err : share_measures(t, diag);
 }
 
 /* Forward and backward of all leaves. Mean losses into *loss and *mtp (NAN: none). */
 static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mtp, du_diag *diag) {
     int64_t n = t->part.n, n_next = 0;
     du_err err = add_part(t, n_targets, &n_next, diag);
-    err = du_ranks_agree(t->ranks, err, diag);
     err = err ? err : join_ranks(t, &n_next, diag);
     *loss = sum_leaves(t->measured[DU_LEAF_LOSS], n) / (double)n_targets;
     *mtp =
@@ -548,38 +692,68 @@ static du_err add_all(du_trainer *t, int64_t n_targets, double *loss, double *mt
     return err;
 }
 
-/* The first tensor, in the order of the table, with a value that is not finite; NULL: none. */
-static const du_param *find_bad(const du_params *params, const float *values) {
-    for (int64_t k = 0; k < params->n; k++) {
+/* The number of the first tensor, in the order of the table, with a value here that is not finite;
+ * params->n: none. */
+static int64_t find_bad(const du_params *params, const float *values) {
+    int64_t k = 0;
+    for (; k < params->n; k++) {
         const du_param *t = &params->at[k];
-        for (int64_t i = t->offset; i < t->offset + t->rows * t->cols; i++) {
-            if (!isfinite(values[i])) {
-                return t;
-            }
+        int64_t i = t->offset, end = i + (du_params_holds(params, t) ? t->rows * t->cols : 0);
+        while (i < end && isfinite(values[i])) {
+            i++;
+        }
+        if (i < end) {
+            break;
         }
     }
-    return NULL;
+    return k;
+}
+
+/* The same among what all ranks have; NULL: none. */
+static du_err find_bad_of_all(const du_trainer *t, const float *values, const du_param **bad,
+                              du_diag *diag) {
+    int64_t n = du_ranks_n(t->ranks), found = find_bad(t->params, values);
+    du_arena_mark mark = du_arena_get_mark(t->ctx->scratch);
+    int64_t *all = DU_SCRATCH(t->ctx, int64_t, n);
+    du_span *spans = DU_SCRATCH(t->ctx, du_span, n);
+    du_err err = all && spans ? DU_OK : du_fail_nomem(diag, "sums of ranks");
+    err = du_ranks_agree(t->ranks, err, diag);
+    for (int64_t i = 0; err == DU_OK && i < n; i++) {
+        spans[i] = (du_span){i, i + 1};
+        all[i] = found;
+    }
+    err = err ? err : du_ranks_share(t->ranks, all, sizeof *all, spans, diag);
+    for (int64_t i = 0; err == DU_OK && i < n; i++) {
+        found = all[i] < found ? all[i] : found;
+    }
+    *bad = err == DU_OK && found < t->params->n ? &t->params->at[found] : NULL;
+    du_arena_release(t->ctx->scratch, mark);
+    return err;
 }
 
 du_err du_trainer_check_weights(const du_trainer *t, du_diag *diag) {
-    const du_param *bad = find_bad(t->params, t->params->values);
+    const du_param *bad;
+    du_err err = find_bad_of_all(t, t->params->values, &bad, diag);
     return bad ? du_fail(diag, DU_ELIMIT, "step %lld: %s is not finite any more",
                          (long long)t->step, bad->name)
-               : DU_OK;
+               : err;
 }
 
 static du_err fail_not_finite(du_trainer *t, double loss, double norm, du_diag *diag) {
     float *grads = du_grad_get_parts(t->grad).values;
-    du_err err = du_ranks_share(t->ranks, grads, sizeof *grads, t->optim.spans, diag);
-    if (err != DU_OK) {
-        return err;
+    const du_param *bad = NULL;
+    const char *what = "";
+    du_err err = find_bad_of_all(t, t->params->values, &bad, diag);
+    if (err == DU_OK && !bad) {
+        what = "the gradient of ";
+        err = du_ranks_share(t->ranks, grads, sizeof *grads, t->optim.common.values, diag);
+        err = err ? err : find_bad_of_all(t, grads, &bad, diag);
     }
-    const du_param *bad = find_bad(t->params, t->params->values);
-    const char *what = bad ? "" : "the gradient of ";
-    bad = bad ? bad : find_bad(t->params, grads);
-    return du_fail(diag, DU_ELIMIT, "step %lld: the loss is %g, the gradient's norm %g: %s%s %s",
-                   (long long)t->step + 1, fabs(loss), fabs(norm), what,
-                   bad ? bad->name : "all weights", bad ? "is not finite" : "is too large");
+    return err ? err
+               : du_fail(diag, DU_ELIMIT,
+                         "step %lld: the loss is %g, the gradient's norm %g: %s%s %s",
+                         (long long)t->step + 1, fabs(loss), fabs(norm), what,
+                         bad ? bad->name : "all weights", bad ? "is not finite" : "is too large");
 }
 
 /* Experts that got more than their share of the step's tokens become less likely to be chosen, the
@@ -647,7 +821,8 @@ static du_err update(du_trainer *t, double norm, double lr, du_diag *diag) {
     du_err err = du_optim_step(t->ctx, &t->optim, du_grad_values(t->grad), t->step + 1, lr, clip);
     err = du_ranks_agree(t->ranks, err, diag);
     err = err ? err
-              : du_ranks_share(t->ranks, t->params->values, sizeof(float), t->optim.spans, diag);
+              : du_ranks_share(t->ranks, t->params->values, sizeof(float), t->optim.common.values,
+                               diag);
     if (err == DU_OK) {
         move_biases(t);
         t->step++;
@@ -706,23 +881,30 @@ du_err du_trainer_step(du_trainer *t, du_metrics *out, du_diag *diag) {
     return DU_OK;
 }
 
-/* The losses of each sequence of micro-batches [own.first, own.end) of the validation data. */
-static du_err measure(du_trainer *t, du_span own, double *losses, int64_t *n_targets,
-                      du_diag *diag) {
+/* The losses of each sequence of micro-batches [own.first, own.end) of the validation data, in so
+ * many rounds where experts are spread. */
+static du_err measure(du_trainer *t, du_span own, int64_t n_rounds, double *losses,
+                      int64_t *n_targets, du_diag *diag) {
+    int64_t end = t->spread ? own.first + n_rounds : own.end;
     t->batch.n_seq = t->config->batch_seqs;
-    du_err err = own.first < own.end ? begin_passes(t) : DU_OK;
-    for (int64_t i = own.first; i < own.end && err == DU_OK; i++) {
-        err = du_loader_read(t->validation, i, &t->batch, diag);
+    t->diag = diag;
+    du_err err = own.first < end ? begin_passes(t) : DU_OK;
+    err = t->spread ? du_ranks_agree(t->ranks, err, diag) : err;
+    for (int64_t i = own.first; i < end && err == DU_OK; i++) {
+        bool any = i < own.end;
+        err = any ? du_loader_read(t->validation, i, &t->batch, diag) : DU_OK;
         du_cross_entropy objective = objective_of(t, 1);
         du_grad_rows rows = rows_of(t);
+        rows.n_seq = any ? rows.n_seq : 0;
         err = err ? err : du_grad_loss(t->ctx, t->grad, &rows, &objective.base, diag);
-        if (err == DU_OK) {
+        if (any && err == DU_OK) {
             put_losses(t, losses + i * t->batch.n_seq, t->losses, t->batch.targets);
             *n_targets += t->batch.n_targets;
         }
+        err = t->spread ? du_ranks_agree(t->ranks, err, diag) : err;
     }
     end_passes(t);
-    return err;
+    return t->spread ? err : du_ranks_agree(t->ranks, err, diag);
 }
 
 du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
@@ -734,13 +916,14 @@ du_err du_trainer_validate(du_trainer *t, double *loss, du_diag *diag) {
     double *losses = DU_SCRATCH(t->ctx, double, n *n_seq);
     du_span *spans = DU_SCRATCH(t->ctx, du_span, n_ranks);
     du_err err = losses && spans ? DU_OK : du_fail_nomem(diag, "the validation loss");
+    err = du_ranks_agree(t->ranks, err, diag);
     if (err == DU_OK) {
         for (int64_t i = 0; i < n_ranks; i++) {
             spans[i] = (du_span){n * i / n_ranks, n * (i + 1) / n_ranks};
         }
-        err = measure(t, spans[du_ranks_rank(t->ranks)], losses, &n_targets, diag);
+        int64_t n_rounds = (n + n_ranks - 1) / n_ranks; /* the longest span */
+        err = measure(t, spans[du_ranks_rank(t->ranks)], n_rounds, losses, &n_targets, diag);
     }
-    err = du_ranks_agree(t->ranks, err, diag);
     err = err ? err : du_ranks_sum(t->ranks, t->ctx, &n_targets, 1, diag);
     size_t item_bytes = (size_t)n_seq * sizeof *losses;
     err = err ? err : du_ranks_share(t->ranks, losses, item_bytes, spans, diag);

@@ -15,14 +15,22 @@
 #include "train/optim.h"
 #include "train/qat.h"
 
-/* What a rank computes of a step's leaves: those that form one node of the tree over all of them.
- * Every such node but the last one has the same power of two of leaves. */
+/* What a rank computes of a step's leaves: [first, first + n_seq) together, then those `step`
+ * further on, before end. Those that are computed together are a node of the tree over all of them.
+ *
+ * Where experts are whole, all of a rank's leaves are one such node, too. Where they are spread,
+ * all ranks compute together, and what they compute are neighbours:
+ *
+ *     leaves    0 1 | 2 3 | 4 5 | 6 7 | 8 9 | ...          n_seq = 2, 3 ranks
+ *     rank       0     1     2     0     1
+ *     round          first            second               each a call of du_grad_add */
 typedef struct {
-    int64_t before;     /* leaves of all steps before */
-    int64_t n;          /* leaves of the step */
-    int64_t first, end; /* its own, by their number in the step */
-    int64_t n_seq;      /* that are computed together */
-    int64_t n_ranks;    /* that have leaves, the first ones */
+    int64_t before;           /* leaves of all steps before */
+    int64_t n;                /* leaves of the step */
+    int64_t first, step, end; /* its own, by their number in the step */
+    int64_t n_seq;
+    int64_t n_rounds;
+    int64_t n_ranks; /* that have leaves, the first ones, where experts are whole */
 } du_trainer_part;
 
 /* What is measured of the leaves of a step. */
@@ -33,7 +41,12 @@ typedef struct {
     du_ctx *ctx;                   /* borrowed */
     du_ranks *ranks;               /* borrowed */
     du_trainer_part part;
-    du_span *leaves;                    /* [ranks]: the leaves of each */
+    bool spread;         /* routed experts are */
+    du_spread_link link; /* where they are */
+    du_diag *diag;       /* of the call at hand, for that */
+    du_span *leaves;     /* [ranks]: the leaves of each, of a round where experts are spread */
+    /* Sums of ranks that wait between rounds, of gradients and of what is added to them */
+    float *wait[DU_LEAF_LEVELS], *term_wait[DU_GRAD_TERMS_MAX][DU_LEAF_LEVELS];
     double *measured[DU_LEAF_MEASURES]; /* [leaves of the largest step] */
     du_params *params;
     du_optim optim;
@@ -95,7 +108,8 @@ du_err du_trainer_step(du_trainer *trainer, du_metrics *out, du_diag *diag);
 DU_NODISCARD
 du_err du_trainer_validate(du_trainer *trainer, double *loss, du_diag *diag);
 
-/* Are all weights finite? Otherwise DU_ELIMIT, naming the first tensor that is not. */
+/* Are all weights finite? Otherwise DU_ELIMIT, naming the first tensor that is not; DU_EIO (a rank
+ * is lost), DU_ENOMEM. */
 DU_NODISCARD
 du_err du_trainer_check_weights(const du_trainer *trainer, du_diag *diag);
 

@@ -24,6 +24,7 @@ RUN = {"steps": 12, "seq_len": 16, "batch_seqs": 4, "accumulate": 2, "seed": 3, 
 # Muon's matrices go whole to a rank; 12 sequences are 8 and 4.
 OTHER = {"dtype": "bf16", "optim.name": "muon", "data.order": "shuffled", "recompute": "layer",
          "accumulate": 3, "qat.type": "Q8_0"}
+SPREAD = {"ranks.experts": "spread"}
 # Shared memory between processes on this machine, and nothing that looks for a network.
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
           "--mca", "btl", "vader,self"]
@@ -139,8 +140,8 @@ class Ranks(Base):
         grow = {"batch_seqs": 3, "accumulate": 5, "schedule.batch_from": 1,
                 "schedule.batch_steps": 9}
         self.train(1, "grow", model="deepseek", keys=grow)
-        for n_ranks in (2, 4):
-            self.train(n_ranks, f"grow{n_ranks}", model="deepseek", keys=grow)
+        for n_ranks, more in ((2, {}), (3, SPREAD), (4, {})):
+            self.train(n_ranks, f"grow{n_ranks}", model="deepseek", keys={**grow, **more})
             self.assert_same_run("grow", f"grow{n_ranks}")
 
     def test_other_ways(self):
@@ -153,6 +154,66 @@ class Ranks(Base):
         self.train(1, "c", keys=odd)
         self.train(2, "d", keys=odd)
         self.assert_same_run("c", "d")
+
+    def test_spread_experts(self):
+        """Ranks that have a share of the experts each, 8 as 2 x 4, 3 + 2 + 3 and 4 x 2; rounds
+        of micro-batches that are several, uneven, and fewer than ranks."""
+        cases = {"plain": (RUN, (2, 4)), "other": (OTHER, (2, 3)),
+                 "few": ({"batch_seqs": 3, "accumulate": 1, "recompute": "cheap"}, (2, 4)),
+                 "many": ({"batch_seqs": 2, "accumulate": 7, "recompute": "layer", "mtp.weight": 0,
+                           "model.arch": "deepseek_v2", "router.bias_step": 0}, (3,))}
+        for name, (keys, numbers) in cases.items():
+            self.train(1, name, model="deepseek", keys=keys)
+            for n_ranks in numbers:
+                with self.subTest(name, n_ranks=n_ranks):
+                    out = f"{name}{n_ranks}"
+                    self.train(n_ranks, out, model="deepseek", keys={**keys, **SPREAD})
+                    self.assert_same_run(name, out)
+
+    def test_spread_begins_and_goes_on(self):
+        """From a model's file, and over other numbers of processes and both kinds of experts."""
+        self.train(1, "start", model="deepseek", keys={"mtp.weight": 0})
+        keys = {"init": self.path("start", "step-000012"), "optim.name": "muon"}
+        self.train(1, "whole", model="given", keys=keys)
+        self.train(2, "spread", model="given", keys={**keys, **SPREAD})
+        self.assert_same_run("whole", "spread")
+        for n_ranks, steps, more in ((3, 3, SPREAD), (4, 6, {}), (2, 8, SPREAD), (1, 9, SPREAD),
+                                     (4, 12, SPREAD)):
+            self.train(n_ranks, "parts", "--resume", model="given",
+                       keys={**keys, **more, "steps": steps})
+        a, b = self.files("whole", 12), self.files("parts", 12)
+        for name in ("model.safetensors", "state.safetensors"):
+            self.assertTrue(a[name] == b[name], name)
+
+    def test_what_spread_refuses(self):
+        for keys, model, status, says in (
+                ({"ranks.experts": "4"}, "deepseek", 2, "ranks.experts"),
+                (SPREAD, "llama", 1, "ranks.experts = spread: the model has no experts"),
+                ({**SPREAD, "model.n_routed_experts": 2, "model.num_experts_per_tok": 1},
+                 "deepseek", 1, "3 processes, but 2 experts in a layer: start at most 2")):
+            _, err = self.train(3, "a", model=model, keys=keys, status=status)
+            self.assertEqual(err.count(says), 1, err)
+        self.train(1, "start", model="deepseek", keys={"mtp.weight": 0})
+        keys = {"init": self.path("start", "step-000012"), "lora.rank": 4, **SPREAD}
+        _, err = self.train(2, "a", model="given", keys=keys, status=1)
+        self.assertEqual(err.count("ranks.experts = spread: not with lora.rank"), 1, err)
+
+    def test_spread_errors(self):
+        """Of one rank in the middle of a step, and numbers that are not finite: told once, by the
+        words of one process."""
+        keys = {**SPREAD, "optim.name": "sgd", "optim.lr": 1e3, "optim.clip": 0,
+                "optim.momentum": 0, "schedule.warmup_steps": 0}
+        said = []
+        for n_ranks in (1, 2):
+            _, err = self.train(n_ranks, f"a{n_ranks}", model="deepseek", keys=keys, status=1)
+            said.append(re.findall("step .*finite.*", err))
+        self.assertEqual(len(said[0]), 1, said)
+        self.assertEqual(said[0], said[1])
+        tokens = [1] * 700
+        tokens[16 * 6 + 1] = 60000  # in sequence 6 of 8, of the last rank
+        self.write_tokens("tokens.bin", tokens)
+        _, err = self.train(4, "b", model="deepseek", keys=SPREAD, status=1)
+        self.assertEqual(len(re.findall("rank 3: .*token 60000 is outside", err)), 1, err)
 
     def test_adapters(self):
         """With all that they go with; also going on with another number of ranks."""
@@ -236,18 +297,20 @@ class Ranks(Base):
         self.assertNotEqual(process.returncode, 0)
         self.assert_goes_on("a")
 
-    def assert_goes_on(self, out):
+    def assert_goes_on(self, out, model="llama"):
         """--resume does, with the last checkpoint."""
         names = [name for name in os.listdir(self.path(out)) if re.fullmatch(r"step-\d+", name)]
         step = int(max(names)[5:])
-        _, err = self.train(2, out, "--resume", keys={"steps": step + 5, "checkpoint.every": 5})
+        keys = {"steps": step + 5, "checkpoint.every": 5}
+        _, err = self.train(2, out, "--resume", model=model, keys=keys)
         self.assertNotIn("not resumed", err)
         self.assertEqual([line["step"] for line in self.measured(out)],
                          list(range(1, step + 6)))
 
     def test_a_killed_rank(self):
         for i in (0, 2):
-            process = self.start(3, f"a{i}", keys={"steps": 1000000, "checkpoint.every": 5})
+            keys = {"steps": 1000000, "checkpoint.every": 5, **(SPREAD if i else {})}
+            process = self.start(3, f"a{i}", keys=keys, model="deepseek")
             self.wait_for_lines(f"a{i}", 12, process)
             ranks = self.processes_of(process)
             os.kill(ranks[i], signal.SIGKILL)
@@ -256,7 +319,19 @@ class Ranks(Base):
             self.assertLess(time.monotonic() - start, 20)
             self.assertIn("exited on signal 9", err)
             self.assertFalse([pid for pid in ranks if self.runs(pid)])
-            self.assert_goes_on(f"a{i}")
+            self.assert_goes_on(f"a{i}", model="deepseek")
+
+    def peak_of(self, n_ranks, out, **more):
+        """Resident memory of rank 1, which writes no checkpoints."""
+        watch = "\n".join((
+            "import os, resource, subprocess, sys",
+            "status = subprocess.run(sys.argv[2:]).returncode",
+            "rank = os.environ['OMPI_COMM_WORLD_RANK']",
+            "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024",
+            "open(sys.argv[1] + rank, 'w').write(str(peak))",
+            "sys.exit(status)"))
+        self.train(n_ranks, out, before=(sys.executable, "-c", watch, self.path("peak")), **more)
+        return int(program.read(self.path("peak1")))
 
     def test_moments_are_spread(self):
         """What AdamW takes beside SGD, in a rank that writes no checkpoints: two blocks of
@@ -265,20 +340,12 @@ class Ranks(Base):
             self.skipTest("memory under a sanitizer is not the program's")
         big = {"model.hidden_size": 320, "model.intermediate_size": 1536, "steps": 2,
                "model.num_hidden_layers": 6, "ema.decay": 0, "validate.batches": 1}
-        watch = "\n".join((
-            "import os, resource, subprocess, sys",
-            "status = subprocess.run(sys.argv[2:]).returncode",
-            "rank = os.environ['OMPI_COMM_WORLD_RANK']",
-            "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024",
-            "open(sys.argv[1] + rank, 'w').write(str(peak))",
-            "sys.exit(status)"))
         kept = {}
         for n_ranks in (2, 4):
             for name in ("adamw", "sgd"):
                 out = f"{name}{n_ranks}"
-                self.train(n_ranks, out, keys={**big, "optim.name": name, "optim.momentum": 0},
-                           before=(sys.executable, "-c", watch, self.path("peak")))
-                kept[out] = int(program.read(self.path("peak1")))
+                keys = {**big, "optim.name": name, "optim.momentum": 0}
+                kept[out] = self.peak_of(n_ranks, out, keys=keys)
         n = json.loads(program.read(self.path("adamw4", "step-000002", "state.json")))
         block = n["files"]["model.safetensors"]["bytes"]
         self.assertGreater(block, 40 << 20)
@@ -286,6 +353,24 @@ class Ranks(Base):
             extra = (kept[f"adamw{n_ranks}"] - kept[f"sgd{n_ranks}"]) / block
             # Memory comes in pages of 2 MiB, at both ends of two spans.
             self.assertAlmostEqual(extra, 2 / n_ranks, delta=0.3)
+
+    def test_experts_take_a_share(self):
+        """Experts of 4 x 12.6 MB in weights, gradients, moments and mean, and little else: with
+        whole ones a process has 2 of these and a share of 3, with spread ones a share of 5."""
+        if program.sanitized():
+            self.skipTest("memory under a sanitizer is not the program's")
+        big = {"model.hidden_size": 256, "model.moe_intermediate_size": 256, "steps": 2,
+               "model.n_routed_experts": 16, "model.num_hidden_layers": 5, "mtp.weight": 0,
+               "validate.batches": 1}
+        block = 4 * 16 * 3 * 256 * 256 * 4
+        peak = {}
+        for n_ranks in (2, 4):
+            for name, keys in (("whole", {}), ("spread", SPREAD)):
+                out = f"{name}{n_ranks}"
+                peak[out] = self.peak_of(n_ranks, out, model="deepseek", keys={**big, **keys})
+            self.assert_same_run(f"whole{n_ranks}", f"spread{n_ranks}", step=2)
+            saved = (peak[f"whole{n_ranks}"] - peak[f"spread{n_ranks}"]) / block
+            self.assertAlmostEqual(saved, 2 * (1 - 1 / n_ranks), delta=0.3)
 
     def test_without_mpi(self):
         """A dure that has no plug-in says so, and needs none when it is alone."""

@@ -57,7 +57,7 @@ enum { BALANCE_PERCENT = 30 };
 static inline float *gradients(const du_params *p, data *d, way w) {
     du_grad *g;
     du_ctx ctx = test_ctx_make(w.n_threads);
-    du_grad_params how = {w.bf16, w.keep, BALANCE_PERCENT / 100.0, N_SEQ, false};
+    du_grad_params how = {w.bf16, w.keep, BALANCE_PERCENT / 100.0, N_SEQ, false, NULL};
     assert_ok(du_grad_new(&g, p, &how, &diag), &diag);
     for (int64_t i = 0, s = 0; i < w.n_calls; i++) {
         int64_t n = (N_SEQ - s) / (w.n_calls - i), t = s * S;

@@ -1,6 +1,7 @@
 /* What ranks exchange, with threads of this process for ranks. */
 #include "train/ranks.h"
 
+#include <math.h>
 #include <pthread.h>
 
 #include "nn/leaves.h"
@@ -28,21 +29,25 @@ static const char *exchange(const du_ranks_part *send, const du_ranks_part *rece
     return NULL;
 }
 
-/* Spans of all values, of different lengths, that overlap where `more` says. */
-static void fill_spans(du_span *spans, int64_t more) {
+/* Spans of all values, of different lengths. */
+static void fill_spans(du_span *spans) {
     for (int64_t r = 0; r < n_ranks; r++) {
-        int64_t end = VALUES * (r + 1) * (r + 1) / (n_ranks * n_ranks);
         spans[r].first = VALUES * r * r / (n_ranks * n_ranks);
-        spans[r].end = end + more < VALUES ? end + more : VALUES;
+        spans[r].end = VALUES * (r + 1) * (r + 1) / (n_ranks * n_ranks);
     }
 }
 
-/* The sum that one process makes of the parts. */
-static float whole_sum(int64_t i) {
+/* Value i of node p. */
+static float value_of(int64_t p, int64_t i) {
+    return given[p % MOST][(i + p / MOST * 17) % VALUES];
+}
+
+/* The sum that one process makes of so many nodes. */
+static float whole_sum(int64_t n_nodes, int64_t i) {
     static _Thread_local float waiting[DU_LEAF_LEVELS];
     int64_t n = 0;
-    for (int64_t p = 0; p < n_parts; p++, n++) {
-        float v = given[p][i];
+    for (int64_t p = 0; p < n_nodes; p++, n++) {
+        float v = value_of(p, i);
         int64_t level = 0;
         for (; n >> level & 1; level++) {
             v = waiting[level] + v;
@@ -57,22 +62,33 @@ static float whole_sum(int64_t i) {
 }
 
 static void check_add(du_ranks *ranks, du_ctx *ctx, du_diag *diag) {
-    float values[VALUES];
+    float values[VALUES], *wait[DU_LEAF_LEVELS] = {0};
     du_span spans[MOST];
-    for (int64_t more = 0; more <= DU_RANKS_OVERLAP; more += DU_RANKS_OVERLAP / 2) {
-        fill_spans(spans, more);
-        memcpy(values, given[me], sizeof values);
-        assert_ok(du_ranks_add(ranks, ctx, values, spans, n_parts, diag), diag);
-        for (int64_t i = spans[me].first; i < spans[me].end; i++) {
-            assert_true(values[i] == whole_sum(i));
+    fill_spans(spans);
+    for (int64_t n_rounds = 1; n_rounds <= 4; n_rounds++) { /* the last one has fewer nodes */
+        int64_t n_nodes = (n_rounds - 1) * n_ranks + n_parts;
+        for (int64_t first = 0; first < n_nodes; first += n_ranks) {
+            int64_t left = n_nodes - first;
+            du_leaves nodes = {first, left < n_ranks ? left : n_ranks, left <= n_ranks};
+            for (int64_t i = 0; i < VALUES; i++) {
+                values[i] = me < nodes.n ? value_of(first + me, i) : NAN;
+            }
+            assert_int_equal(du_sums_take_nodes(wait, VALUES, first + nodes.n), DU_OK);
+            assert_ok(du_ranks_add(ranks, ctx, values, spans, nodes, wait, diag), diag);
         }
+        for (int64_t i = spans[me].first; i < spans[me].end; i++) {
+            assert_true(values[i] == whole_sum(n_nodes, i));
+        }
+    }
+    for (int64_t l = 0; l < DU_LEAF_LEVELS; l++) {
+        du_mem_unreserve(wait[l], VALUES * sizeof(float));
     }
 }
 
 static void check_moves(du_ranks *ranks, du_diag *diag) {
     float values[VALUES], got[VALUES];
     du_span spans[MOST];
-    fill_spans(spans, 0);
+    fill_spans(spans);
     for (int64_t i = 0; i < VALUES; i++) {
         bool own = i >= spans[me].first && i < spans[me].end;
         values[i] = own ? (float)i : -1;
@@ -176,7 +192,7 @@ static void test_alone(void **state) {
     assert_int_equal(du_ranks_n(NULL), 1);
     assert_ok(du_ranks_sum(NULL, NULL, &sum, 1, &diag), &diag);
     assert_ok(du_ranks_any(NULL, &flag, &diag), &diag);
-    assert_ok(du_ranks_add(NULL, NULL, values, &all, 1, &diag), &diag);
+    assert_ok(du_ranks_add(NULL, NULL, values, &all, (du_leaves){0, 1, true}, NULL, &diag), &diag);
     assert_ok(du_ranks_share(NULL, values, sizeof *values, &all, &diag), &diag);
     assert_ok(du_ranks_collect(NULL, got, values, &all, wanted, &diag), &diag);
     assert_true(sum == 4 && flag && got[0] == 2 && got[1] == 3 && values[2] == 3);
