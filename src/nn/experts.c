@@ -38,7 +38,9 @@ typedef struct {
     int64_t n_groups, D;
     const du_acts *acts_x;
     int64_t rows_up, rows_down; /* per task */
-    float *up;                  /* per thread [slots_max, rows_up]: no more of it is ever needed */
+    /* Per thread [slots_max, rows_up]: no more of it is ever needed. There is room for a row of F
+     * before it, so that a product's pointer to row 0 lies in it too. */
+    float *up;
     int64_t slots_max;
 } experts_job;
 
@@ -170,17 +172,20 @@ static int64_t rows_per_task(const du_ctx *ctx, int64_t all_rows) {
 
 /* Step 1 over all groups. */
 static du_err run_up(du_ctx *ctx, experts_job *job) {
-    int64_t all_rows = 0, n_tasks = 0;
+    int64_t all_rows = 0, rows_max = 0, n_tasks = 0;
     for (int64_t i = 0; i < job->n_groups; i++) {
         const group *g = &job->groups[i];
         all_rows += g->F;
+        rows_max = g->F > rows_max ? g->F : rows_max;
         job->slots_max = g->n_slots > job->slots_max ? g->n_slots : job->slots_max;
     }
     job->rows_up = rows_per_task(ctx, all_rows);
-    job->up = DU_SCRATCH(ctx, float, du_pool_n_threads(ctx->pool) * job->slots_max * job->rows_up);
+    int64_t n_up = du_pool_n_threads(ctx->pool) * job->slots_max * job->rows_up;
+    job->up = DU_SCRATCH(ctx, float, rows_max + n_up);
     if (!job->up) {
         return DU_ENOMEM;
     }
+    job->up += rows_max;
     for (int64_t i = 0; i < job->n_groups; i++) {
         group *g = &job->groups[i];
         g->first_up = n_tasks;

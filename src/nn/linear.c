@@ -27,7 +27,9 @@ typedef struct {
     const int64_t *first_task; /* [n_out] */
     const int64_t *rows;       /* [n_out] rows per task */
     int64_t n_out, T;
-    float *sums; /* when fine: per thread [2*T, ld_sums], else NULL */
+    /* When fine: per thread [2*T, ld_sums], behind room for a row of outputs, so that a product's
+     * pointer to row 0 lies in it too; else NULL */
+    float *sums;
     int64_t ld_sums;
 } linear_job;
 
@@ -73,23 +75,27 @@ static du_err linear(du_ctx *ctx, const du_linear_out *outs, int64_t n_out, cons
     enum { MAX_OUT = 8 };
     DU_CHECK(n_out >= 1 && n_out <= MAX_OUT);
     du_product products[MAX_OUT];
-    int64_t first_task[MAX_OUT], rows[MAX_OUT], n_tasks = 0, rows_max = 0, cols = outs[0].w->cols;
+    int64_t first_task[MAX_OUT], rows[MAX_OUT], n_tasks = 0, task_max = 0, rows_max = 0;
+    int64_t cols = outs[0].w->cols;
     bool with_q8 = false;
     for (int64_t i = 0; i < n_out; i++) {
         with_q8 = with_q8 || du_dtype_is_block(outs[i].w->dtype);
         first_task[i] = n_tasks;
         rows[i] = du_linear_rows_per_task(ctx, outs[i].w, T);
-        rows_max = rows[i] > rows_max ? rows[i] : rows_max;
+        task_max = rows[i] > task_max ? rows[i] : task_max;
+        rows_max = outs[i].w->rows > rows_max ? outs[i].w->rows : rows_max;
         n_tasks += (outs[i].w->rows + rows[i] - 1) / rows[i];
     }
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     du_acts acts;
-    linear_job job = {ctx->kern, outs, products, &acts, first_task, rows, n_out, T, NULL, rows_max};
+    linear_job job = {ctx->kern, outs, products, &acts, first_task, rows, n_out, T, NULL, task_max};
     du_err err = DU_OK;
     fine = fine && with_q8;
     if (fine) {
-        job.sums = DU_SCRATCH(ctx, float, du_pool_n_threads(ctx->pool) * 2 * T * rows_max);
+        int64_t n_sums = du_pool_n_threads(ctx->pool) * 2 * T * task_max;
+        job.sums = DU_SCRATCH(ctx, float, rows_max + n_sums);
         err = job.sums ? du_acts_make_fine(ctx, &acts, x, ldx, T, cols) : DU_ENOMEM;
+        job.sums = job.sums ? job.sums + rows_max : NULL;
     } else {
         err = du_acts_make(ctx, &acts, x, ldx, T, cols, with_q8);
     }
