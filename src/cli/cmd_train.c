@@ -7,6 +7,7 @@
  * that of the whole: the others end with 0 unless they have lost the rest. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -119,16 +120,6 @@ typedef struct {
     bool live;
 } view;
 
-/* A duration as 7:05 or 2:07:05. */
-static void add_time(du_str *out, double seconds) {
-    long long s = seconds < 0 ? 0 : seconds > 1e9 ? 1000000000 : (long long)seconds;
-    if (s >= 3600) {
-        du_str_addf(out, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
-    } else {
-        du_str_addf(out, "%lld:%02lld", s / 60, s % 60);
-    }
-}
-
 static void show(view *v, const du_metrics *m, double smooth) {
     v->n++;
     bool last = m->step == v->steps, validated = isfinite(m->validation);
@@ -146,8 +137,8 @@ static void show(view *v, const du_metrics *m, double smooth) {
     if (m->peak > 0) {
         du_str_addf(&line, "%.0f %% of peak  ", 100 * m->peak);
     }
-    add_time(&line, left_s);
-    du_str_add_s(&line, " left");
+    char time[DU_CLI_TIME_BYTES];
+    du_str_addf(&line, "%s left", du_cli_time(time, left_s));
     if (v->live) {
         du_cli_live(du_str_get(&line));
     } else {
@@ -172,12 +163,48 @@ static void note(void *user, const char *text) {
     du_cli_note("%s", text);
 }
 
+/* Appends a word as a shell takes it. */
+static void add_word(du_str *out, const char *word) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "@%+=:,./-_";
+    bool quoted = *word == '\0' || word[strspn(word, plain)] != '\0';
+    du_str_add_s(out, quoted ? " '" : " ");
+    for (; *word; word++) {
+        if (*word == '\'') {
+            du_str_add_s(out, "'\\''");
+        } else {
+            du_str_add_c(out, *word);
+        }
+    }
+    du_str_add_s(out, quoted ? "'" : "");
+}
+
+/* The command that goes on with this run. */
+static void add_command(du_str *out, const char *config) {
+    if (ranks) {
+        du_str_addf(out, "mpirun -n %lld ", (long long)du_ranks_n(ranks));
+    }
+    du_str_add_s(out, "dure train --resume");
+    if (config) {
+        add_word(out, config);
+    }
+    for (size_t i = 0; i < sets.n; i++) {
+        du_str_add_s(out, " --set");
+        add_word(out, sets.items[i]);
+    }
+    if (isa > 0) {
+        du_str_addf(out, " --isa %s", du_isa_name((du_isa)(isa - 1)));
+    }
+}
+
 /* Says where the run stands, behind the live line. */
 static void tell_end(const du_run *run, const char *config, du_err err) {
     const char *saved = du_run_saved(run);
     if (err == DU_ECANCELLED && saved) {
-        du_cli_note("saved as %s; to go on: dure train --resume%s%s", saved, config ? " " : "",
-                    config ? config : "");
+        du_str command = {0};
+        add_command(&command, config);
+        du_cli_note("saved as %s; to go on: %s", saved, du_str_get(&command));
+        du_str_done(&command);
     } else if (err != DU_OK && saved) {
         du_cli_note("the last checkpoint is %s", saved);
     }

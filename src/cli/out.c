@@ -202,8 +202,8 @@ void du_cli_progress_set(du_cli_progress *bar, int64_t done) {
     for (int64_t i = 0; i < width; i++) {
         fputc(i < (int64_t)(part * (double)width) ? '=' : ' ', stderr);
     }
-    fprintf(stderr, "] %3.0f%%  %lld:%02lld left\033[K", part * 100, (long long)left_s / 60,
-            (long long)left_s % 60);
+    char time[DU_CLI_TIME_BYTES];
+    fprintf(stderr, "] %3.0f%%  %s left\033[K", part * 100, du_cli_time(time, left_s));
     fflush(stderr);
 }
 
@@ -212,6 +212,16 @@ void du_cli_progress_end(du_cli_progress *bar) {
         fputs("\r\033[K", stderr);
         fflush(stderr);
     }
+}
+
+char *du_cli_time(char buf[DU_CLI_TIME_BYTES], double seconds) {
+    long long s = seconds < 0 ? 0 : seconds > 1e12 ? 1000000000000 : (long long)seconds;
+    if (s >= 3600) {
+        snprintf(buf, DU_CLI_TIME_BYTES, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    } else {
+        snprintf(buf, DU_CLI_TIME_BYTES, "%lld:%02lld", s / 60, s % 60);
+    }
+    return buf;
 }
 
 du_err du_cli_flush(du_diag *diag) {

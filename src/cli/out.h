@@ -57,6 +57,10 @@ void du_cli_table_done(du_cli_table *table);
 /* Bytes for people: "8.2 MB" (powers of 1000). buf [24]; returns buf. */
 char *du_cli_bytes(char *buf, int64_t n_bytes);
 
+/* A duration for people: "7:05" or "2:07:05". Returns buf. */
+enum { DU_CLI_TIME_BYTES = 32 };
+char *du_cli_time(char buf[DU_CLI_TIME_BYTES], double seconds);
+
 /* Is standard error a terminal on which a line can be written over? */
 bool du_cli_is_live(void);
 

@@ -9,11 +9,14 @@
 static const char *const levels[] = {"none", "cheap", "layer"};
 
 static void add_count(du_cli_table *table, const char *name, double value, const char *unit) {
-    const char *prefix = value >= 1e12 ? "T" : value >= 1e9 ? "G" : value >= 1e6 ? "M" : "k";
-    double scale = value >= 1e12 ? 1e-12 : value >= 1e9 ? 1e-9 : value >= 1e6 ? 1e-6 : 1e-3;
+    static const char *const prefixes[] = {"", "k", "M", "G", "T"};
+    int i = 0;
+    for (; value >= 1000 && i < 4; i++) {
+        value /= 1000;
+    }
     du_cli_table_add(table, "%s", name);
-    du_cli_table_add(table, "%.2f", value * scale);
-    du_cli_table_add(table, "%s%s", prefix, unit);
+    du_cli_table_add(table, "%.*f", i > 0 ? 2 : 0, value);
+    du_cli_table_add(table, "%s%s", prefixes[i], unit);
 }
 
 static void add_bytes(du_cli_table *table, const char *name, size_t n) {
@@ -63,8 +66,9 @@ static du_err print_text(const du_train_plan *p, const du_train_config *config, 
         du_cli_table_add(&table, "%.0f", p->tok_s);
         du_cli_table_add(&table, "tok/s");
         du_cli_table_add(&table, "%lld steps", (long long)config->steps);
-        du_cli_table_add(&table, "%.2f", p->step_s * (double)config->steps / 3600);
-        du_cli_table_add(&table, "h");
+        char time[DU_CLI_TIME_BYTES];
+        du_cli_table_add(&table, "%s", du_cli_time(time, p->run_s));
+        du_cli_table_add(&table, "%s", "");
     }
     return du_cli_table_print(&table, stdout, diag);
 }
@@ -98,9 +102,8 @@ static du_err print_json(const du_train_plan *p, const du_train_config *config, 
                              "bytes_per_token", p->token_bytes, "tokens_per_step",
                              (json_int_t)p->step_tokens, "memory_bytes", memory, "fits", fits);
     if (plan && p->step_s > 0) {
-        double run_s = p->step_s * (double)config->steps;
         json_t *speed =
-            json_pack("{s:f, s:f, s:f}", "tok_s", p->tok_s, "step_s", p->step_s, "run_s", run_s);
+            json_pack("{s:f, s:f, s:f}", "tok_s", p->tok_s, "step_s", p->step_s, "run_s", p->run_s);
         if (!speed || json_object_update(plan, speed) != 0) {
             json_decref(plan);
             plan = NULL;

@@ -25,7 +25,8 @@ typedef struct {
     } levels[DU_PLAN_LEVELS]; /* by config.recompute */
     size_t available;         /* to this process: of the machine's, its part; 0: unknown */
     /* Of du_train_plan_probe, else 0 */
-    double step_s, tok_s;
+    double step_s, tok_s; /* of a step of step_tokens */
+    double run_s;         /* of all steps, those that grow too */
 } du_train_plan;
 
 /* What one of several processes takes of a run. */

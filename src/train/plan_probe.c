@@ -10,6 +10,7 @@
 #include "train/optim.h"
 #include "train/plan.h"
 #include "train/qat.h"
+#include "train/schedule.h"
 
 static const double small_s = 0.2, large_s = 0.5; /* of a pass of the slices */
 enum { N_PASSES = 3 };
@@ -212,9 +213,12 @@ du_err du_train_plan_probe(du_train_plan *plan, du_ctx *ctx, const du_train_conf
         double n_rows = (double)(large.n_seq * config->seq_len);
         double of_token = f->forward + f->backward + f->again;
         double pass_s = whole_pass(&p, &little, &large, of_token * n_rows);
-        plan->step_s = pass_s / n_rows * (double)plan->step_tokens +
-                       large.update_s * n_values / (double)large.n_values;
+        double update_s = large.update_s * n_values / (double)large.n_values;
+        int64_t n_micros = du_schedule_micros_before(config, config->steps + 1);
+        double n_tokens = (double)n_micros * (double)(config->batch_seqs * config->seq_len);
+        plan->step_s = pass_s / n_rows * (double)plan->step_tokens + update_s;
         plan->tok_s = (double)plan->step_tokens / plan->step_s;
+        plan->run_s = pass_s / n_rows * n_tokens + update_s * (double)config->steps;
     }
     return err;
 }

@@ -65,8 +65,7 @@ DU_NODISCARD
 du_err du_ranks_agree_within(du_ranks *ranks, du_err err, du_diag *diag);
 
 /* Sends send[r] to rank r and receives receive[r] from it, whatever their lengths, the own part
- * too.
- */
+ * too. ranks is not NULL. */
 DU_NODISCARD
 du_err du_ranks_exchange(du_ranks *ranks, const du_ranks_part *send, const du_ranks_part *receive,
                          du_diag *diag);

@@ -92,9 +92,14 @@ static void set_part(du_trainer *t, int64_t before, int64_t n) {
 /* The part of the next step. */
 static void set_next_part(du_trainer *t) {
     const du_train_config *config = t->config;
-    int64_t step = t->step + 1, n = du_schedule_micros(config, step) * config->batch_seqs;
-    set_part(t, du_schedule_micros_before(config, step) * config->batch_seqs, n);
-    du_grad_set_leaves(t->grad, n);
+    int64_t step = t->step + 1, n_seq = config->batch_seqs;
+    if (t->lr > 0) { /* without schedules */
+        set_part(t, t->step * n_leaves_max(config), n_leaves_max(config));
+    } else {
+        set_part(t, du_schedule_micros_before(config, step) * n_seq,
+                 du_schedule_micros(config, step) * n_seq);
+    }
+    du_grad_set_leaves(t->grad, t->part.n);
 }
 
 static bool take_part(du_trainer *t) {
@@ -208,7 +213,7 @@ static du_err check_keys(const du_trainer *t, du_diag *diag) {
     if (config->router.seq_balance > 0 && hp->router.n_expert == 0) {
         return du_fail(diag, DU_EUNSUPPORTED, "router.seq_balance: the model has no experts");
     }
-    if (config->ranks.experts == DU_EXPERTS_SPREAD) {
+    if (t->spread) {
         du_err err = check_spread(t, diag);
         if (err != DU_OK) {
             return err;

@@ -62,7 +62,7 @@ typedef struct {
     du_metrics_experts experts; /* of the last step that tells of them */
     float *biases;              /* its biases */
     du_grad_flops flops;        /* per token */
-    double lr;                  /* 0: that of the schedule; set by the caller */
+    double lr;                  /* of steps without schedules; 0: theirs; set by the caller */
     double peak; /* operations per second of the machine, 0: unknown; set by the caller */
 } du_trainer;
 

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import re
 import resource
 import shutil
 import signal
@@ -479,6 +480,20 @@ class SameBits(Base):
         self.assert_same_run("whole", "a", 400)
 
 
+    def test_the_command_that_goes_on(self):
+        """What is printed at a signal, given to a shell, goes on with this run."""
+        out = self.path("it's mine")
+        process = self.start("a", "--set", f"out={out}", "--set", "steps=1000000")
+        self.wait_for_lines("it's mine", 3, process)
+        process.send_signal(signal.SIGINT)
+        command = re.search(r"to go on: (.*)", process.communicate()[1].decode())[1]
+        step = len(self.metrics("it's mine")) + 2
+        path = os.path.dirname(program.DURE) + os.pathsep + os.environ["PATH"]
+        subprocess.run(f"{command} -q --set steps={step}", shell=True, check=True,
+                       stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path})
+        self.assertEqual(len(self.metrics("it's mine")), step)
+
+
 class Folder(Base):
     """What is in the way, damaged or full."""
 
@@ -695,6 +710,9 @@ class Plan(Base):
             self.assertEqual(plan["flops_rule"], 6 * plan["params_active"])
             self.assertTrue(plan["fits"])
             self.assertAlmostEqual(plan["run_s"], 12 * plan["step_s"])
+            grow = {"accumulate": 4, "schedule.batch_steps": 12}  # 1, 2 and 3
+            grown = json.loads(self.plan(model, "--json", model=model, **grow).out)
+            self.assertLess(grown["run_s"], 0.8 * 12 * grown["step_s"])
             self.assertGreater(plan["tok_s"], 0)
             self.assertFalse(os.path.exists(self.path(model)))
 
