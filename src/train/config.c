@@ -163,6 +163,17 @@ static du_err set_text(du_train_config *config, const du_train_key *key, const c
     return DU_OK;
 }
 
+/* Sample prompts are read here already, while it is known where they stand. */
+static du_err check_prompts(const du_train_config *config, const char *where, du_diag *diag) {
+    json_t *prompts = NULL;
+    du_err err = du_samples_prompts(&prompts, config, diag);
+    json_decref(prompts);
+    if (err != DU_OK) {
+        du_diag_context(diag, "%s", where);
+    }
+    return err;
+}
+
 static du_err set_key(du_train_config *config, const du_train_key *key, const char *text,
                       const char *where, du_diag *diag) {
     char takes[160];
@@ -208,7 +219,8 @@ du_err du_train_config_set(du_train_config *config, du_sv name, du_sv value, con
     du_err err = text.failed ? du_fail_nomem(diag, "the configuration")
                              : set_key(config, key, du_str_get(&text), where, diag);
     du_str_done(&text);
-    return err;
+    bool prompt = key->type == KEY_TEXT && field_of(config, key) == &config->sample.prompt;
+    return err == DU_OK && prompt ? check_prompts(config, where, diag) : err;
 }
 
 du_err du_train_config_set_pair(du_train_config *config, const char *pair, du_diag *diag) {
@@ -220,10 +232,27 @@ du_err du_train_config_set_pair(du_train_config *config, const char *pair, du_di
                                "--set", diag);
 }
 
-/* The line without its comment: `#` begins one at the start or behind a blank. */
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
+/* The line without its comment: `#` begins one at the start or behind a blank, but not within the
+ * quoted texts of a value that begins as JSON does. */
 static du_sv without_comment(du_sv line) {
+    bool json = false, quoted = false;
+    int64_t equals = du_sv_find(line, du_sv_of("="), 0);
+    size_t value = equals < 0 ? line.len : (size_t)equals + 1;
+    while (value < line.len && is_blank(line.s[value])) {
+        value++;
+    }
     for (size_t i = 0; i < line.len; i++) {
-        if (line.s[i] == '#' && (i == 0 || line.s[i - 1] == ' ' || line.s[i - 1] == '\t')) {
+        char c = line.s[i];
+        json = json || (i == value && (c == '"' || c == '[' || c == '{'));
+        if (quoted && c == '\\') {
+            i++;
+        } else if (json && c == '"') {
+            quoted = !quoted;
+        } else if (!quoted && c == '#' && (i == 0 || is_blank(line.s[i - 1]))) {
             return (du_sv){line.s, i};
         }
     }
@@ -336,10 +365,7 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
     if (config->data.token_bytes == 3) {
         return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
     }
-    json_t *prompts = NULL;
-    du_err err = du_samples_prompts(&prompts, config, diag);
-    json_decref(prompts);
-    err = err || *config->init ? err : check_model(config, diag);
+    du_err err = *config->init ? DU_OK : check_model(config, diag);
     err = err == DU_OK && *config->qat.type ? du_qat_check_type(config->qat.type, diag) : err;
     return err ? err : check_lora(config, diag);
 }

@@ -83,9 +83,19 @@ static void test_read(void **state) {
     assert_int_equal(config.steps, 20);
     assert_int_equal(config.seed, 7);
     assert_string_equal(config.out, "o#1");
+    assert_int_equal(read_text(&t, "sample.prompt = [\"3 # \\\" # 4?\", \"x\"] # two\n"), DU_OK);
+    assert_string_equal(config.sample.prompt, "[\"3 # \\\" # 4?\", \"x\"]");
+    assert_int_equal(read_text(&t, "sample.prompt = say \"a # b\n"), DU_OK); /* no JSON */
+    assert_string_equal(config.sample.prompt, "say \"a");
+    assert_int_equal(read_text(&t, "model.rope_scaling =\t{\"type\": \"a # b\"} #\n"), DU_OK);
+    assert_string_equal(
+        json_string_value(json_object_get(json_object_get(config.model, "rope_scaling"), "type")),
+        "a # b");
     static const struct {
         const char *text, *says;
-    } bad[] = {{"steps = 1\nsteps = 2\n", "run.conf:2: steps is given twice"},
+    } bad[] = {{"\nsample.prompt = [\"x\", 3 # ]\n", "run.conf:2: sample.prompt"},
+               {"sample.prompt = [3]\n", "run.conf:1: sample.prompt: takes a text, or"},
+               {"steps = 1\nsteps = 2\n", "run.conf:2: steps is given twice"},
                {"\nstepz = 1\n", "run.conf:2: unknown key stepz, did you mean steps"},
                {"steps\n", "run.conf:1: no `=`"},
                {"seed = x", "run.conf:1: seed = x: takes"},
