@@ -24,9 +24,13 @@ du_err du_samples_prompts(json_t **out, const du_train_config *config, du_diag *
         return DU_OK;
     }
     du_err err = DU_OK;
-    if (*text == '[') {
+    if (*text == '[' || *text == '"') {
         err = du_json_parse(&prompts, text, strlen(text), "sample.prompt", diag);
         err = err == DU_EFORMAT || err == DU_ELIMIT ? DU_EINVAL : err;
+        if (json_is_string(prompts)) {
+            prompts = json_pack("[o]", prompts);
+            err = prompts ? DU_OK : du_fail_nomem(diag, "sample.prompt");
+        }
         err = err ? err : check(prompts, diag);
     } else {
         prompts = json_pack("[s]", text);

@@ -9,7 +9,8 @@
 #include "train/lines.h"
 
 /* The texts of sample.prompt, an array; json_decref *out. *out NULL: there are none.
- * Returns DU_OK, DU_EINVAL (it begins like a JSON array and is none of texts), DU_ENOMEM. */
+ * Returns DU_OK, DU_EINVAL (it begins as JSON does, and is neither a text nor an array of texts),
+ * DU_ENOMEM. */
 DU_NODISCARD
 du_err du_samples_prompts(json_t **out, const du_train_config *config, du_diag *diag);
 

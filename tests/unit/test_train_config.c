@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "tmp.h"
 #include "train/config.h"
+#include "train/samples.h"
 #include "train/schedule.h"
 
 static du_train_config config;
@@ -65,6 +66,27 @@ static void test_model(void **state) {
     assert_int_equal(json_integer_value(json_object_get(config.model, "hidden_size")), 256);
     assert_true(json_is_true(json_object_get(config.model, "tie_word_embeddings")));
     assert_true(json_is_object(json_object_get(config.model, "rope_scaling")));
+    du_train_config_done(&config);
+}
+
+static void prompt_is(const char *pair, const char *want) {
+    json_t *prompts = NULL;
+    assert_int_equal(set(pair), DU_OK);
+    assert_int_equal(du_samples_prompts(&prompts, &config, &diag), DU_OK);
+    assert_int_equal(json_array_size(prompts), 1);
+    assert_string_equal(json_string_value(json_array_get(prompts, 0)), want);
+    json_decref(prompts);
+}
+
+static void test_prompt(void **state) {
+    (void)state;
+    begin();
+    prompt_is("sample.prompt=Once", "Once");
+    prompt_is("sample.prompt=\"Once \\\"#\\\"\"", "Once \"#\"");
+    prompt_is("sample.prompt=[\"Once\"]", "Once");
+    refused("sample.prompt=\"\"", "sample.prompt: takes a text");
+    refused("sample.prompt=\"Once", "--set: sample.prompt");
+    refused("sample.prompt=\"Once\" upon", "--set: sample.prompt");
     du_train_config_done(&config);
 }
 
@@ -295,6 +317,7 @@ int main(void) {
         cmocka_unit_test(test_read),     cmocka_unit_test(test_kept),
         cmocka_unit_test(test_check),    cmocka_unit_test(test_help),
         cmocka_unit_test(test_schedule), cmocka_unit_test(test_batches_grow),
+        cmocka_unit_test(test_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
