@@ -196,6 +196,17 @@ static du_err set_key(du_train_config *config, const du_train_key *key, const ch
     }
 }
 
+/* The first key that ends in a dot and the word; NULL: none does. */
+static const char *key_without_prefix(const char *word) {
+    for (size_t i = 0; i < du_train_n_keys; i++) {
+        const char *dot = strrchr(du_train_keys[i].name, '.');
+        if (dot && strcmp(dot + 1, word) == 0) {
+            return du_train_keys[i].name;
+        }
+    }
+    return NULL;
+}
+
 static du_err unknown_key(du_sv name, const char *where, du_diag *diag) {
     const char *names[DU_TRAIN_KEYS_MAX];
     for (size_t i = 0; i < du_train_n_keys; i++) {
@@ -203,7 +214,8 @@ static du_err unknown_key(du_sv name, const char *where, du_diag *diag) {
     }
     char word[80];
     snprintf(word, sizeof word, "%.*s", (int)(name.len < 79 ? name.len : 79), name.s);
-    const char *near = du_nearest(word, names, du_train_n_keys);
+    const char *near = key_without_prefix(word);
+    near = near ? near : du_nearest(word, names, du_train_n_keys);
     return du_fail(diag, DU_EINVAL, "%s: unknown key %s%s%s (`dure train --keys` lists them)",
                    where, word, near ? ", did you mean " : "", near ? near : "");
 }

@@ -39,6 +39,12 @@ static void test_set(void **state) {
     assert_true(config.optim.lr == 2e-4 && config.dtype == DU_TRAIN_BF16);
     assert_string_equal(config.out, "a=b");
     refused("optim.le=1", "did you mean optim.lr");
+    refused("lr=3", "unknown key lr, did you mean optim.lr (");
+    refused("hidden_size=3", "did you mean model.hidden_size (");
+    refused("rank=3", "did you mean lora.rank (");
+    refused("eps=3", "did you mean optim.eps ("); /* and not the nearest, steps */
+    refused("stepz=3", "did you mean steps (");
+    refused("nothing_near=3", "unknown key nothing_near (");
     refused("steps=1.5", "steps = 1.5: takes a whole number from 0 to");
     refused("steps=-1", "takes a whole number");
     refused("steps=", "takes a whole number");
