@@ -370,6 +370,18 @@ du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
                               : "neither data.tokens nor data.shards is given",
                        diag);
     }
+    if (config->schedule.batch_steps == 0 && config->schedule.batch_from > 1) {
+        return du_fail(diag, DU_EINVAL,
+                       "schedule.batch_from = %lld: does nothing without schedule.batch_steps, in "
+                       "how many steps they grow to accumulate: set it too",
+                       (long long)config->schedule.batch_from);
+    }
+    if (config->spike.factor > 0 && config->spike.factor <= 1) {
+        return du_fail(diag, DU_EINVAL,
+                       "spike.factor = %g: any loss would be a spike: takes more than 1, or 0 for "
+                       "never",
+                       config->spike.factor);
+    }
     if (config->schedule.batch_steps > 0 && config->schedule.batch_from > config->accumulate) {
         return du_fail(diag, DU_EINVAL, "schedule.batch_from = %lld: more than accumulate = %lld",
                        (long long)config->schedule.batch_from, (long long)config->accumulate);

@@ -202,6 +202,12 @@ static void test_check(void **state) {
     assert_int_equal(set("data.token_bytes=3"), DU_OK);
     check_says("data.token_bytes = 3");
     assert_int_equal(set("data.token_bytes=4"), DU_OK);
+    assert_int_equal(set("schedule.batch_from=2"), DU_OK);
+    check_says("schedule.batch_from = 2: does nothing without schedule.batch_steps");
+    assert_int_equal(set("schedule.batch_from=1"), DU_OK);
+    assert_int_equal(set("spike.factor=1"), DU_OK);
+    check_says("spike.factor = 1: any loss would be a spike: takes more than 1, or 0");
+    assert_int_equal(set("spike.factor=1.1"), DU_OK);
     assert_int_equal(set("schedule.warmup_steps=11"), DU_OK); /* the run may go on later */
     assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
     assert_int_equal(set("qat.type=Q7"), DU_OK);
