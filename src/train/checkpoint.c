@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/dir.h"
 #include "base/file.h"
@@ -372,11 +373,18 @@ static du_err remove_dir(const char *dir, du_diag *diag) {
     return err ? err : du_dir_remove(dir, diag);
 }
 
+du_err du_checkpoint_check_ours(const char *out, int64_t step, du_diag *diag) {
+    char *dir = path_of(out, step, "");
+    du_names names = {0};
+    du_err err = dir ? list_ours(&names, dir, diag) : du_fail_nomem(diag, out);
+    du_names_done(&names);
+    du_free(dir);
+    return err;
+}
+
 du_err du_checkpoint_remove(const char *out, int64_t step, du_diag *diag) {
     char *dir = path_of(out, step, ""), *old = path_of(out, step, ".old");
-    du_names names = {0};
-    du_err err = dir && old ? list_ours(&names, dir, diag) : du_fail_nomem(diag, out);
-    du_names_done(&names);
+    du_err err = dir && old ? du_checkpoint_check_ours(out, step, diag) : du_fail_nomem(diag, out);
     err = err ? err : remove_dir(old, diag);
     err = err ? err : du_dir_rename(dir, old, diag);
     err = err ? err : remove_dir(old, diag);
@@ -415,6 +423,15 @@ static int by_number(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* A folder itself, no link to one. */
+static bool is_folder(const char *out, const char *name) {
+    char *path = du_path_join(out, name);
+    struct stat st;
+    bool folder = path && lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    du_free(path);
+    return folder;
+}
+
 du_err du_checkpoint_list(int64_t **steps, size_t *n, const char *out, du_diag *diag) {
     du_names names = {0};
     du_err err = du_dir_names(&names, out, diag);
@@ -425,7 +442,7 @@ du_err du_checkpoint_list(int64_t **steps, size_t *n, const char *out, du_diag *
     size_t n_found = 0;
     for (size_t i = 0; i < names.n && found; i++) {
         int64_t step = step_of(names.items[i]);
-        if (step > 0) {
+        if (step > 0 && is_folder(out, names.items[i])) {
             found[n_found++] = step;
         }
     }

@@ -66,6 +66,11 @@ du_err du_saved_load(const du_saved *saved, du_params *params, du_optim *optim, 
 DU_NODISCARD
 du_err du_checkpoint_list(int64_t **steps, size_t *n, const char *out, du_diag *diag);
 
+/* Could the checkpoint of a step be removed? Returns DU_OK, DU_EIO, DU_ENOMEM, DU_ENOENT, DU_EEXIST
+ * (a file in it belongs to no checkpoint, and is named). */
+DU_NODISCARD
+du_err du_checkpoint_check_ours(const char *out, int64_t step, du_diag *diag);
+
 /* Removes the checkpoint of a step. Returns DU_OK, DU_EIO, DU_ENOMEM, DU_EEXIST (nothing is
  * removed: a file in it belongs to no checkpoint, and is named). */
 DU_NODISCARD

@@ -75,9 +75,12 @@ static du_err take_folder(du_run *run, du_diag *diag) {
     return err ? err : du_checkpoint_clean(out, diag);
 }
 
-/* Removes what a run wrote. */
+/* Removes what a run wrote, or nothing where a checkpoint's folder holds something else. */
 static du_err empty_folder(const char *out, const int64_t *steps, size_t n, du_diag *diag) {
     du_err err = DU_OK;
+    for (size_t i = 0; i < n && err == DU_OK; i++) {
+        err = du_checkpoint_check_ours(out, steps[i], diag);
+    }
     for (size_t i = 0; i < n && err == DU_OK; i++) {
         err = du_checkpoint_remove(out, steps[i], diag);
     }

@@ -516,6 +516,20 @@ class Folder(Base):
         self.assertIn("step-000003: holds notes.txt, which belongs to no checkpoint", done.err)
         self.assertIn("notes.txt", self.files("a", 3))
 
+    def test_overwrite_removes_all_or_nothing(self):
+        self.train("a", keys={"steps": 2, "checkpoint.every": 1})
+        with open(self.path("a", "step-000007"), "w", encoding="utf-8"):
+            pass  # a file is no checkpoint
+        self.train("a", "--overwrite", keys={"steps": 3, "checkpoint.every": 1})
+        self.assertEqual([name for name in self.names("a") if name.startswith("step")],
+                         ["step-000001", "step-000002", "step-000003", "step-000007"])
+        with open(self.path("a", "step-000003", "notes.txt"), "w", encoding="utf-8"):
+            pass
+        before = self.names("a")
+        done = self.train("a", "--overwrite", keys={"steps": 3}, status=1)
+        self.assertIn("step-000003: holds notes.txt", done.err)
+        self.assertEqual(self.names("a"), before)
+
     def test_resume_begins_where_there_is_nothing(self):
         self.train("a", "--resume")
         self.train("b")
