@@ -185,24 +185,31 @@ static const char *last_checkpoint(const du_names *names) {
     return last;
 }
 
+du_err du_hf_refuse_adapter(const char *dir, du_diag *diag) {
+    char *path = du_path_join(dir, "adapter_config.json");
+    if (!path) {
+        return du_fail_nomem(diag, dir);
+    }
+    bool adapter = du_file_exists(path);
+    du_free(path);
+    return adapter ? du_fail(diag, DU_ENOENT,
+                             "%s: holds an adapter: `dure merge BASE %s NEW` makes a model of it "
+                             "and the one it was trained on",
+                             dir, dir)
+                   : DU_OK;
+}
+
 /* Says what the folder is, where it is one that a training run leaves. */
 static du_err fail_no_model(const char *dir, du_diag *diag) {
     du_names names = {0};
     du_err err = du_dir_names(&names, dir, diag);
     const char *step = err ? NULL : last_checkpoint(&names);
-    bool adapter = false;
-    for (size_t i = 0; err == DU_OK && i < names.n; i++) {
-        adapter = adapter || strcmp(names.items[i], "adapter_config.json") == 0;
-    }
     if (err == DU_OK && step) {
         err = du_fail(diag, DU_ENOENT, "%s: the folder of a training run: the model is in %s/%s",
                       dir, dir, step);
-    } else if (err == DU_OK && adapter) {
-        err = du_fail(diag, DU_ENOENT,
-                      "%s: holds an adapter: `dure merge BASE %s NEW` makes a model of it and the "
-                      "one it was trained on",
-                      dir, dir);
-    } else if (err == DU_OK) {
+    }
+    err = err ? err : du_hf_refuse_adapter(dir, diag);
+    if (err == DU_OK) {
         err = du_fail(diag, DU_ENOENT,
                       "%s: no Hugging Face directory: neither config.json nor tokenizer.json", dir);
     }

@@ -43,6 +43,11 @@ const char *du_hf_template_name(const du_hf *hf, int64_t i);
 const char *du_hf_template(const du_hf *hf, int64_t i);
 const char *du_hf_template_find(const du_hf *hf, const char *name); /* NULL: absent */
 
+/* Fails for a folder with adapter_config.json, saying how it becomes a model: for who found none
+ * there. Returns DU_OK, DU_ENOENT, DU_ENOMEM. */
+DU_NODISCARD
+du_err du_hf_refuse_adapter(const char *dir, du_diag *diag);
+
 /* The path to give to du_st_open: model.safetensors, or its index; NULL: neither is there. */
 const char *du_hf_weights_path(const du_hf *hf);
 

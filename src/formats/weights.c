@@ -129,6 +129,10 @@ static du_err open_gguf(du_weights *w, du_diag *diag) {
 }
 
 static du_err no_weights(const du_weights *w, du_diag *diag) {
+    du_err err = du_hf_refuse_adapter(w->path, diag);
+    if (err != DU_OK) {
+        return err;
+    }
     char *other = du_path_join(w->path, "pytorch_model.bin");
     if (!other) {
         return du_fail_nomem(diag, w->path);

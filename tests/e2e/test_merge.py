@@ -228,6 +228,7 @@ class Merge(folder.InFolder):
                 self.assertIn(message, self.train("bad", base, status=status, **keys).err)
         self.train("out", base)
         step = self.path("out", "step-000012")
+        self.assertIn(f"dure merge BASE {step} NEW", program.run("run", step, "-p", "hi", status=1).err)
         self.assertIn("of another shape", program.run(
             "merge", self.model("qwen2"), step, self.path("no"), status=1).err)
         self.assertIn("no such type", program.run("merge", base, step, self.path("no"), "--type",

@@ -196,6 +196,8 @@ static void wrong_directories_are_refused(void **state) {
                  "neither model.safetensors nor its index");
     test_tmp_write(&tmp, "pytorch_model.bin", "", 0);
     assert_fails(du_weights_open(&w, tmp.path, &diag), DU_ENOENT, &diag, "pytorch_model.bin runs");
+    test_tmp_write(&tmp, "adapter_config.json", "{}", 2);
+    assert_fails(du_weights_open(&w, tmp.path, &diag), DU_ENOENT, &diag, "dure merge BASE ");
     assert_fails(du_weights_open(&w, test_tmp_file(&tmp, "config.json"), &diag), DU_EFORMAT, &diag,
                  "config.json: not a GGUF file");
     assert_fails(du_weights_open(&w, test_tmp_file(&tmp, "x.gguf"), &diag), DU_ENOENT, &diag,
