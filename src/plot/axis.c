@@ -101,6 +101,11 @@ void du_axis_add_number(du_str *out, double v, int digits) {
         double from, value;
         const char *name;
     } units[] = {{1e12, 1e12, "T"}, {1e9, 1e9, "G"}, {1e6, 1e6, "M"}, {1e4, 1e3, "k"}};
+    if (!(fabs(v) < 1e300)) { /* nor does 10 to the power of what is less than 1e-300 exist */
+        du_str_add_s(out, "-");
+        return;
+    }
+    v = fabs(v) < 1e-300 ? 0 : v;
     double size = fabs(v) * (1 + 1e-9);
     for (size_t i = 0; i < sizeof units / sizeof *units && size < 1e15; i++) {
         if (size >= units[i].from) {

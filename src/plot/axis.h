@@ -24,7 +24,8 @@ double du_axis_at(const du_axis *a, double v);
 enum { DU_AXIS_TICKS_MAX = 24 };
 int64_t du_axis_ticks(const du_axis *a, int64_t wanted, double out[DU_AXIS_TICKS_MAX]);
 
-/* A number for people, of so many significant digits: "0.0021", "3e-7", "12.5k", "1.25M". */
+/* A number for people, of so many significant digits: "0.0021", "3e-7", "12.5k", "1.25M". Below
+ * 1e-300 it is 0, from 1e300 on and where it is none "-". */
 void du_axis_add_number(du_str *out, double v, int digits);
 
 #endif

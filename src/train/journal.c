@@ -11,8 +11,9 @@ bool du_journal_exists(const char *dir) {
 }
 
 du_err du_journal_remove(const char *dir, du_diag *diag) {
-    static const char *const names[] = {DU_METRICS_FILE, DU_SAMPLES_FILE, DU_RECORD_FILE,
-                                        DU_REPORT_FILE};
+    static const char *const names[] = {DU_METRICS_FILE, DU_METRICS_FILE DU_LINES_KEPT,
+                                        DU_SAMPLES_FILE, DU_SAMPLES_FILE DU_LINES_KEPT,
+                                        DU_RECORD_FILE,  DU_REPORT_FILE};
     du_err err = DU_OK;
     for (size_t i = 0; i < sizeof names / sizeof *names && err == DU_OK; i++) {
         char *path = du_path_join(dir, names[i]);
@@ -33,9 +34,7 @@ du_err du_journal_open(du_journal *out, const du_trainer *t, du_diag *diag) {
         err = du_lines_open(&out->samples, dir, DU_SAMPLES_FILE, t->step, diag);
     }
     err = err ? err : du_record_add(dir, t, diag);
-    err = err ? err : du_report_open(&out->report, dir, diag);
-    out->reported = err ? 0 : du_report_step(out->report);
-    return err;
+    return err ? err : du_report_open(&out->report, dir, diag);
 }
 
 void du_journal_close(du_journal *j) {
@@ -64,6 +63,7 @@ du_err du_journal_add_samples(du_journal *j, int64_t step, const json_t *texts, 
     du_err err = du_samples_add(&j->samples, step, j->prompts, texts, diag);
     if (err == DU_OK) {
         du_report_add_samples(j->report, du_str_view(&j->samples.line));
+        j->reported = 0;
     }
     return err;
 }

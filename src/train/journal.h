@@ -14,7 +14,7 @@ typedef struct {
     du_lines samples; /* closed where there are none */
     json_t *prompts;  /* of samples, an array; NULL: none are wanted */
     du_report *report;
-    int64_t reported; /* the step that report.html shows, as far as this process knows */
+    int64_t reported; /* the step of the page that this process wrote; 0: it is to be written */
 } du_journal;
 
 #define DU_JOURNAL_CLOSED                                                                          \

@@ -77,26 +77,83 @@ static int64_t step_of(json_t **out, reader *r, du_sv line) {
     return err == DU_OK ? json_integer_value(json_object_get(*out, "step")) : 0;
 }
 
-/* Tells fn (NULL: nobody) of the lines that ascend to at most that step. *last: the step of the
- * last of them, *n_bytes: their length. Returns errno; 0: all were read. */
-static int walk(int fd, int64_t step, int64_t *last, int64_t *n_bytes, du_line_fn *fn, void *user) {
+typedef struct {
+    int64_t last, n_bytes; /* the step of the last line that is meant, and the length of all */
+    bool damaged;          /* behind it are others than lines of later steps and half a line */
+} extent;
+
+/* Tells fn (NULL: nobody) of the lines that ascend to at most that step. Returns errno; 0: all were
+ * read. */
+static int walk(int fd, int64_t step, extent *out, du_line_fn *fn, void *user) {
     reader r = {.fd = fd};
     du_sv line;
-    bool good = true;
-    *last = *n_bytes = 0;
-    while (good && next_line(&r, &line)) {
+    int64_t before = 0;
+    *out = (extent){0};
+    while (!out->damaged && next_line(&r, &line)) {
         json_t *json;
         int64_t of_line = step_of(&json, &r, line);
-        good = of_line > *last && of_line <= step;
-        if (good && fn) {
-            fn(user, of_line, json);
+        out->damaged = of_line <= before;
+        before = of_line;
+        if (!out->damaged && of_line <= step) {
+            if (fn) {
+                fn(user, of_line, json);
+            }
+            out->last = of_line;
+            out->n_bytes += (int64_t)line.len + 1;
         }
         json_decref(json);
-        *last = good ? of_line : *last;
-        *n_bytes += good ? (int64_t)line.len + 1 : 0;
     }
+    out->damaged = out->damaged || r.text.len - r.at > LINE_BYTES_MAX;
     du_str_done(&r.text);
     return r.error;
+}
+
+/* Does not wait for the other end of a named pipe. *fd: -1 after a failure. */
+static du_err open_regular(int *fd, const char *path, int flags, du_diag *diag) {
+    struct stat st;
+    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (*fd < 0) {
+        return du_fail_errno(diag, path, "open it", errno);
+    }
+    du_err err = fstat(*fd, &st) != 0  ? du_fail_errno(diag, path, "open it", errno)
+                 : S_ISREG(st.st_mode) ? DU_OK
+                                       : du_fail(diag, DU_EIO, "%s: is not a regular file", path);
+    if (err != DU_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return err;
+}
+
+static int copy(du_writer *w, int fd) {
+    char *piece = du_alloc(PIECE_BYTES);
+    ssize_t got = piece ? 1 : -1;
+    int code = piece ? 0 : ENOMEM;
+    for (int64_t at = 0; got > 0; at += got) {
+        while ((got = pread(fd, piece, PIECE_BYTES, at)) < 0 && errno == EINTR) {
+        }
+        code = got < 0 ? errno : 0;
+        du_write(w, piece, got > 0 ? (size_t)got : 0);
+    }
+    du_free(piece);
+    return code;
+}
+
+/* A copy of the file under its name with DU_LINES_KEPT behind it. */
+static du_err keep(const du_lines *file, const char *dir, const char *name, du_diag *diag) {
+    du_str kept = {0};
+    du_str_addf(&kept, "%s/%s" DU_LINES_KEPT, dir, name);
+    du_writer *w = NULL;
+    du_err err =
+        kept.failed ? du_fail_nomem(diag, name) : du_writer_open(&w, du_str_get(&kept), diag);
+    if (err == DU_OK) {
+        int code = copy(w, file->fd);
+        err = code == 0 ? du_writer_commit(w, diag)
+                        : du_fail_errno(diag, file->path, "read it", code);
+    }
+    du_writer_close(w);
+    du_str_done(&kept);
+    return err;
 }
 
 du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t step,
@@ -105,13 +162,20 @@ du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t s
     if (!out->path) {
         return du_fail_nomem(diag, name);
     }
-    out->fd = open(out->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (out->fd < 0) {
-        return du_fail_errno(diag, out->path, "open it", errno);
+    du_err err = open_regular(&out->fd, out->path, O_RDWR | O_CREAT, diag);
+    if (err != DU_OK) {
+        return err;
     }
-    int code = walk(out->fd, step, &out->last_step, &out->n_bytes, NULL, NULL);
+    extent e;
+    int code = walk(out->fd, step, &e, NULL, NULL);
     if (code != 0) {
         return du_fail_errno(diag, out->path, "read it", code);
+    }
+    out->last_step = e.last;
+    out->n_bytes = e.n_bytes;
+    out->kept = e.damaged;
+    if (e.damaged && (err = keep(out, dir, name, diag)) != DU_OK) {
+        return err;
     }
     return ftruncate(out->fd, out->n_bytes) == 0 ? DU_OK
                                                  : du_fail_errno(diag, out->path, "cut it", errno);
@@ -167,14 +231,18 @@ void du_lines_close(du_lines *file) {
 
 du_err du_lines_read(const char *dir, const char *name, du_line_fn *fn, void *user, du_diag *diag) {
     char *path = du_path_join(dir, name);
-    du_err err = path ? DU_OK : du_fail_nomem(diag, name);
-    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (err == DU_OK && fd < 0 && errno != ENOENT) {
-        err = du_fail_errno(diag, path, "open it", errno);
+    int fd = -1;
+    du_diag why;
+    du_diag_reset(&why);
+    du_err err = path ? open_regular(&fd, path, O_RDONLY, &why) : du_fail_nomem(&why, name);
+    if (err == DU_ENOENT) {
+        err = DU_OK;
+    } else if (err != DU_OK) {
+        (void)du_fail(diag, err, "%s", why.msg);
     }
     if (fd >= 0) {
-        int64_t last, n_bytes;
-        int code = walk(fd, INT64_MAX, &last, &n_bytes, fn, user);
+        extent e;
+        int code = walk(fd, INT64_MAX, &e, fn, user);
         err = code != 0 ? du_fail_errno(diag, path, "read it", code) : DU_OK;
         close(fd);
     }

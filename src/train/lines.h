@@ -9,11 +9,14 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#define DU_LINES_KEPT ".bad" /* behind the name of a file that is kept as it was */
+
 typedef struct {
     int fd; /* -1: closed */
     char *path;
     int64_t n_bytes;   /* of whole lines */
     int64_t last_step; /* of the last one; 0: there is none */
+    bool kept;         /* the opening cut off what was damaged, and kept the file as it was */
     du_str line;       /* the one that is being written */
 } du_lines;
 
@@ -22,8 +25,10 @@ bool du_lines_exist(const char *dir, const char *name);
 
 /* Opens DIR/NAME, which is made when it is missing, and cuts off what follows the line of that
  * step: later steps, and from where lines are not those of ascending steps.
+ * Where that is more than whole lines of later steps and half a line, a copy of the file is made
+ * first, whose name ends with DU_LINES_KEPT.
  * out  for du_lines_close, also after a failure
- * Returns DU_OK, DU_EIO, DU_ENOENT, DU_ENOMEM. */
+ * Returns DU_OK, DU_EIO, DU_ENOENT, DU_ENOMEM, DU_EEXIST and DU_ELIMIT (of the copy's name). */
 DU_NODISCARD
 du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t step, du_diag *diag);
 

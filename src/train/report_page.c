@@ -159,7 +159,11 @@ static void end_noted(du_str *s, const du_str *note) {
 }
 
 static void add_duration(du_str *s, double seconds) {
-    int64_t all = seconds > 0 && seconds < 1e12 ? (int64_t)seconds : 0;
+    if (!(seconds < 1e12)) { /* speeds of next to nothing */
+        du_str_add_s(s, "-");
+        return;
+    }
+    int64_t all = seconds > 0 ? (int64_t)seconds : 0;
     if (all >= 86400) {
         du_str_addf(s, "%lld d ", (long long)(all / 86400));
     }

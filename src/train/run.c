@@ -4,6 +4,7 @@
  *     OUT/metrics.jsonl    a line per step (train/metrics.h)
  *     OUT/events.*         the same for TensorBoard, a file per process (train/events.h)
  *     OUT/samples.jsonl    with sample.prompt a line per checkpoint that is due (train/samples.h)
+ *     OUT/NAME.jsonl.bad   one of these that was damaged, as it was
  *     OUT/run.json         what the run is, and who worked on it (train/record.h)
  *     OUT/report.html      all of these on a page (train/report.h)
  *     OUT/step-NNNNNN/     checkpoints (train/checkpoint.h)
@@ -291,6 +292,25 @@ static void make_samples(du_run *run) {
     }
 }
 
+/* What is missing of the run's files is told, and no reason not to go on. */
+static void tell_losses(const du_run *run) {
+    const du_journal *j = &run->journal;
+    long long step = run->trainer->step;
+    du_str text = {0};
+    if (j->metrics.last_step < step) {
+        du_str_addf(&text, DU_METRICS_FILE ": ends at step %lld, the checkpoint is of step %lld",
+                    (long long)j->metrics.last_step, step);
+        note(run, du_str_get(&text));
+    }
+    if (j->metrics.kept) {
+        note(run, DU_METRICS_FILE ": was damaged; it is kept as " DU_METRICS_FILE DU_LINES_KEPT);
+    }
+    if (j->samples.kept) {
+        note(run, DU_SAMPLES_FILE ": was damaged; it is kept as " DU_SAMPLES_FILE DU_LINES_KEPT);
+    }
+    du_str_done(&text);
+}
+
 static du_err open_run(du_run *run, du_diag *diag) {
     const char *out = run->params.config->out;
     du_ranks *ranks = run->params.ranks;
@@ -307,6 +327,7 @@ static du_err open_run(du_run *run, du_diag *diag) {
         err = anew ? empty_folder(out, steps, n, diag) : DU_OK;
         err = err ? err : du_journal_open(&run->journal, run->trainer, diag);
         if (err == DU_OK) {
+            tell_losses(run);
             make_samples(run);
         }
     }

@@ -192,6 +192,54 @@ class Report(Base):
         n = len(program.json_lines(self.path("a"), "metrics.jsonl"))
         self.assertIn(f"<b>{n}</b><span>of 12", self.report("a"))
 
+    def test_damaged_metrics(self):
+        """Lines that are lost are told, and kept."""
+        self.train("a", steps=6)
+        path = self.path("a", "metrics.jsonl")
+        lines = program.read(path).splitlines(keepends=True)
+        damaged = "".join(lines[:1] + ["garbage\n"] + lines[2:])
+        self.write(path, damaged)
+        done = self.train("a", "--resume", steps=8)
+        self.assertIn("metrics.jsonl: ends at step 1, the checkpoint is of step 6\n", done.err)
+        self.assertIn("metrics.jsonl: was damaged; it is kept as metrics.jsonl.bad\n", done.err)
+        self.assertEqual([line["step"] for line in program.json_lines(path)], [1, 7, 8])
+        self.assertEqual(program.read(path + ".bad"), damaged)
+        os.remove(path)
+        done = self.train("a", "--resume", steps=9)
+        self.assertIn("metrics.jsonl: ends at step 0, the checkpoint is of step 8\n", done.err)
+        self.assertNotIn("damaged", done.err)
+        done = self.train("a", "--resume", steps=10)
+        self.assertNotIn("metrics.jsonl:", done.err)
+        self.train("a", "--overwrite", steps=1)
+        self.assertFalse(os.path.exists(path + ".bad"))
+
+    def test_after_a_kill(self):
+        """A page that a killed process did not come to is made up for."""
+        self.train("a")
+        first = self.report("a")
+        os.remove(self.path("a", "report.html"))
+        self.train("a", "--resume")
+        for name in CURVES:
+            self.assertEqual(figure(self.report("a"), name), figure(first, name))
+
+    def test_pipe(self):
+        self.train("a", steps=2)
+        os.remove(self.path("a", "metrics.jsonl"))
+        os.mkfifo(self.path("a", "metrics.jsonl"))
+        for done in (program.run("report", self.path("a"), status=1),
+                     self.train("a", "--resume", steps=3, status=1)):
+            self.assertIn("metrics.jsonl: is not a regular file", done.err)
+
+    def test_tiny_speeds(self):
+        os.mkdir(self.path("a"))
+        self.write("a/metrics.jsonl", json.dumps({"step": 1, "loss": 1, "lr": 1e-320, "tokens": 64,
+                                                  "tok_s": 1e-320}) + "\n")
+        program.run("report", self.path("a"))
+        text = self.report("a")
+        self.check(text, re.findall(r'<figure id="(\w+)"', text))
+        self.assertIn("<b>-</b><span>of steps alone", text)
+        self.assertNotIn("inf", re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL))
+
     def test_no_room_for_it(self):
         """A page that cannot be written stops no training."""
         os.makedirs(self.path("a", "report.html"))
@@ -332,6 +380,13 @@ class Samples(Base):
         self.train("a", "--resume", **keys)
         self.assertEqual(program.read(self.path("a"), "samples.jsonl"),
                          program.read(self.path("whole"), "samples.jsonl"))
+        self.write("a/samples.jsonl", "")
+        before = self.report("a")
+        os.remove(self.path("a", "report.html"))
+        self.train("a", "--resume", **keys)
+        newest = re.compile(r"<h3>Step 12</h3>.*?</pre>", re.DOTALL)
+        self.assertEqual(newest.findall(self.report("a")), newest.findall(before))
+        self.assertEqual(len(newest.findall(before)), 1)
 
     def test_mistakes(self):
         keys = {**self.keys, "sample.prompt": "one"}

@@ -86,7 +86,16 @@ static void test_numbers(void **state) {
                  {14.8e12, 3, "14.8T"},
                  {1e18, 3, "1e18"},
                  {1.23456, 4, "1.235"},
-                 {100, 4, "100"}};
+                 {100, 4, "100"},
+                 {2e-300, 4, "2e-300"},
+                 {-9e299, 4, "-9e299"},
+                 {1e-320, 4, "0"},
+                 {-5e-324, 4, "0"},
+                 {1e300, 4, "-"},
+                 {1.7e308, 4, "-"},
+                 {(double)INFINITY, 4, "-"},
+                 {-(double)INFINITY, 4, "-"},
+                 {(double)NAN, 4, "-"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         du_str text = {0};
         du_axis_add_number(&text, cases[i].v, cases[i].digits);

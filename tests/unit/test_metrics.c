@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 #include "base/json.h"
 #include "tmp.h"
@@ -84,29 +85,73 @@ static void test_add_and_cut(void **state) {
     assert_text("");
 }
 
-/* Cut where lines are no steps that ascend. */
+/* Cut where lines are no steps that ascend; the file stays as a copy then. */
 static void test_other_lines(void **state) {
     (void)state;
     static const struct {
         const char *text, *left;
+        bool kept;
     } cases[] = {
-        {LINE_1 LINE_2 "{\"step\":3,\"lo", LINE_1 LINE_2}, /* half a line */
-        {LINE_1 "{\"step\":3}", LINE_1},                   /* no line feed */
-        {LINE_1 "\n" LINE_2, LINE_1},
-        {LINE_1 LINE_3, LINE_1 LINE_3},
-        {LINE_1 LINE_1, LINE_1},
-        {LINE_2 LINE_1, LINE_2},
-        {"{\"step\":\"1\"}\n" LINE_1, ""},
-        {"{\"step\":-1}\n" LINE_1, ""},
-        {"[1]\n" LINE_1, ""},
-        {"not JSON\n", ""},
+        {LINE_1 LINE_2 "{\"step\":3,\"lo", LINE_1 LINE_2, false}, /* half a line */
+        {LINE_1 "{\"step\":3}", LINE_1, false},                   /* no line feed */
+        {LINE_1 "\n" LINE_2, LINE_1, true},
+        {LINE_1 LINE_3, LINE_1 LINE_3, false},
+        {LINE_1 LINE_1, LINE_1, true},
+        {LINE_2 LINE_1, LINE_2, true},
+        {"{\"step\":\"1\"}\n" LINE_1, "", true},
+        {"{\"step\":-1}\n" LINE_1, "", true},
+        {"[1]\n" LINE_1, "", true},
+        {"not JSON\n", "", true},
+        {LINE_1 LINE("10", "1") "}\n" LINE("11", "1") "}\n{", LINE_1, false}, /* later steps */
+        {LINE_1 LINE("10", "1") "}\n" LINE_2, LINE_1, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_tmp_write(&tmp, "metrics.jsonl", cases[i].text, strlen(cases[i].text));
         open_at(9);
+        assert_int_equal(file.kept, cases[i].kept);
         du_lines_close(&file);
         assert_text(cases[i].left);
+        assert_int_equal(du_lines_exist(tmp.path, "metrics.jsonl.bad"), cases[i].kept);
+        if (cases[i].kept) {
+            const char *path = test_tmp_file(&tmp, "metrics.jsonl.bad");
+            char *text;
+            assert_ok(du_file_read(&text, NULL, path, 1 << 20, &diag), &diag);
+            assert_string_equal(text, cases[i].text);
+            du_free(text);
+            assert_int_equal(remove(path), 0);
+        }
     }
+}
+
+/* Where no copy can be made nothing is cut. */
+static void test_no_copy(void **state) {
+    (void)state;
+    static const char text[] = LINE_1 "garbage\n" LINE_3;
+    test_tmp_write(&tmp, "metrics.jsonl", text, strlen(text));
+    for (int64_t n = 1; n < 40; n++) {
+        du_mem_fail_at(n, false);
+        du_err err = du_lines_open(&file, tmp.path, DU_METRICS_FILE, 9, NULL);
+        du_mem_fail_at(0, false);
+        du_lines_close(&file);
+        if (err == DU_OK) {
+            assert_text(LINE_1);
+            return;
+        }
+        assert_text(text);
+    }
+    fail();
+}
+
+/* The other end of a pipe is not waited for. */
+static void test_pipe(void **state) {
+    (void)state;
+    assert_int_equal(mkfifo(test_tmp_file(&tmp, "metrics.jsonl"), 0600), 0);
+    assert_int_equal(du_lines_open(&file, tmp.path, DU_METRICS_FILE, 9, &diag), DU_EIO);
+    assert_non_null(strstr(diag.msg, "metrics.jsonl: is not a regular file"));
+    du_lines_close(&file);
+    du_diag_reset(&diag);
+    assert_int_equal(du_lines_read(tmp.path, DU_METRICS_FILE, NULL, NULL, &diag), DU_EIO);
+    assert_non_null(strstr(diag.msg, "metrics.jsonl: is not a regular file"));
 }
 
 /* Lines longer than what is read at once, and an error that must not cut what it could not read. */
@@ -155,6 +200,7 @@ static void test_full_disk(void **state) {
 int main(void) {
     du_json_use_counted_heap();
     const struct CMUnitTest tests[] = {TEST(test_add_and_cut), TEST(test_other_lines),
-                                       TEST(test_long_lines), TEST(test_full_disk)};
+                                       TEST(test_no_copy),     TEST(test_pipe),
+                                       TEST(test_long_lines),  TEST(test_full_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
