@@ -2,6 +2,7 @@
 import array
 import os
 import tempfile
+import time
 import unittest
 
 import program
@@ -47,3 +48,32 @@ class InFolder(unittest.TestCase):
         """What a second run repeats of metrics: all but the speed."""
         return [{key: value for key, value in line.items() if key not in SPEED}
                 for line in self.metrics(out)]
+
+    def files(self, out, step):
+        """{name: bytes} of the checkpoint of a step."""
+        folder = self.path(out, f"step-{step:06}")
+        found = {}
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), "rb") as file:
+                found[name] = file.read()
+        return found
+
+    def assert_same_run(self, out, other, step=12):
+        self.assertEqual(self.measured(out), self.measured(other))
+        a, b = self.files(out, step), self.files(other, step)
+        self.assertEqual(sorted(a), sorted(b))
+        for name in a:
+            self.assertTrue(a[name] == b[name], f"{name} differs")
+
+    def wait_for_lines(self, out, n, process, seconds=60):
+        """Until a process that trains has written n lines of metrics."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if len(self.metrics(out)) >= n:
+                    return
+            except (OSError, ValueError):  # not there yet, or a line half written
+                pass
+            self.assertLess(time.monotonic(), end)
+            self.assertIsNone(process.poll(), process.stderr.read() if process.poll() else "")
+            time.sleep(0.005)

@@ -1,9 +1,8 @@
 """`dure chat`: through a pipe, and on a terminal."""
 import json
 import os
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 from terminal import Terminal
@@ -13,11 +12,9 @@ MODEL = program.model("deepseek_v3_yarn")
 WORDS = ("chat", MODEL, "--temp", "0", "-n", "12")
 
 
-class Piped(unittest.TestCase):
+class Piped(folder.InFolder):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        super().setUp()
         self.saved = os.path.join(self.folder, "saved.json")
 
     def talk(self, *lines, words=WORDS):
@@ -75,12 +72,7 @@ class Piped(unittest.TestCase):
         self.assertEqual(program.run(*WORDS, stdin="").status, 0)
 
 
-class OnATerminal(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
+class OnATerminal(folder.InFolder):
     def open(self, *words):
         terminal = Terminal(*words, XDG_STATE_HOME=self.folder)
         self.prompted(terminal)

@@ -1,23 +1,17 @@
 """`dure imatrix`: its file, and the sums in it."""
 import os
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 
 
-class Imatrix(unittest.TestCase):
+class Imatrix(folder.InFolder):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        super().setUp()
         self.text, self.out = self.path("text.txt"), self.path("im.gguf")
         with open(self.text, "w", encoding="utf-8") as file:
             file.write("손이 여럿이면 일이 가볍다. Many hands make light work.\n" * 4)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
 
     def test_file_and_counts(self):
         model = program.model("deepseek_v2_lite")

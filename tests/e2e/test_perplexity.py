@@ -1,21 +1,15 @@
 """`dure perplexity` against the sum over the logits that `dure logits` writes."""
 import math
 import os
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 
 MODEL = program.model("qwen2")
 
 
-class Perplexity(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
+class Perplexity(folder.InFolder):
     def path(self, name, text=None):
         path = os.path.join(self.folder, name)
         if text is not None:

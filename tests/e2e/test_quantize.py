@@ -3,9 +3,8 @@ import math
 import os
 import signal
 import subprocess
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 from big_model import write_big_model
@@ -19,17 +18,12 @@ def log_softmax(row):
     return [v - norm for v in row]
 
 
-class Quantize(unittest.TestCase):
+class Quantize(folder.InFolder):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        super().setUp()
         self.text = self.path("text.txt")
         with open(self.text, "w", encoding="utf-8") as file:
             file.write(TEXT)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
 
     def logits(self, model, ids):
         with open(self.path("ids.txt"), "w", encoding="ascii") as file:

@@ -75,34 +75,6 @@ class Base(folder.InFolder):
     def train(self, n_ranks, out, *words, status=0, **more):
         return self.end(self.start(n_ranks, out, *words, **more), status)
 
-    def files(self, out, step):
-        folder, found = self.path(out, f"step-{step:06}"), {}
-        for name in os.listdir(folder):
-            with open(os.path.join(folder, name), "rb") as file:
-                found[name] = file.read()
-        return found
-
-    def assert_same_run(self, out, other, step=12):
-        self.assertEqual(self.measured(out), self.measured(other))
-        a, b = self.files(out, step), self.files(other, step)
-        self.assertEqual(sorted(a), sorted(b))
-        for name in a:
-            self.assertTrue(a[name] == b[name], f"{name} differs")
-
-    def n_lines(self, out):
-        try:
-            return program.read(self.path(out), "metrics.jsonl").count("\n")
-        except OSError:
-            return 0
-
-    def wait_for_lines(self, out, n, process, seconds=60):
-        end = time.monotonic() + seconds
-        while self.n_lines(out) < n:
-            self.assertLess(time.monotonic(), end)
-            if process.poll() is not None:
-                self.fail(process.stderr.read())
-            time.sleep(0.01)
-
     def runs(self, pid):
         """Whether there is such a process, and it is no zombie that nobody has waited for."""
         try:

@@ -9,6 +9,7 @@ import tempfile
 import time
 import unittest
 
+import folder
 import program
 import tap
 from big_model import write_big_model
@@ -28,16 +29,11 @@ def level_repacks():
 REPACKS = level_repacks()
 
 
-class Repack(unittest.TestCase):
+class Repack(folder.InFolder):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        super().setUp()
         self.model = shutil.copy(TINY, self.path("m.gguf"))
         self.strips = self.model + ".strips"
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
 
     def big_model(self):
         """A model whose weights are most of what a run needs."""

@@ -5,10 +5,9 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-import unittest
 
+import folder
 import program
 import tap
 
@@ -29,12 +28,7 @@ def edited(folder, model, file, **changes):
     return copy
 
 
-class Run(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
+class Run(folder.InFolder):
     def path(self, name, data):
         path = os.path.join(self.folder, name)
         with open(path, "wb") as file:

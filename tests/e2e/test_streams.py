@@ -5,9 +5,8 @@ import re
 import resource
 import signal
 import subprocess
-import tempfile
-import unittest
 
+import folder
 import program
 import tap
 from big_model import write_big_model
@@ -19,12 +18,7 @@ IDS = os.path.join(MODEL, "ids.txt")
 TEXT = "손이 여럿이면 일이 가볍다. Many hands make light work.\n" * 4
 
 
-class Scratch(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
+class Scratch(folder.InFolder):
     def path(self, name, text=None):
         path = os.path.join(self.folder, name)
         if text is not None:

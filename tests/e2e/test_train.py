@@ -74,37 +74,10 @@ class Base(folder.InFolder):
     def checkpoints(self, out):
         return sorted(name for name in os.listdir(self.path(out)) if name.startswith("step-"))
 
-    def files(self, out, step):
-        folder = self.path(out, f"step-{step:06}")
-        found = {}
-        for name in os.listdir(folder):
-            with open(os.path.join(folder, name), "rb") as file:
-                found[name] = file.read()
-        return found
-
-    def assert_same_run(self, out, other, step=12):
-        self.assertEqual(self.measured(out), self.measured(other))
-        a, b = self.files(out, step), self.files(other, step)
-        self.assertEqual(sorted(a), sorted(b))
-        for name in a:
-            self.assertTrue(a[name] == b[name], f"{name} differs")
-
     def start(self, out, *words, **keys):
         """A process that trains, in the background."""
         return subprocess.Popen([program.DURE, "train", self.config(out, **keys), *words],
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def wait_for_lines(self, out, n, process, seconds=60):
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                if len(self.metrics(out)) >= n:
-                    return
-            except (OSError, ValueError):  # not there yet, or a line half written
-                pass
-            self.assertLess(time.monotonic(), end)
-            self.assertIsNone(process.poll(), process.stderr.read() if process.poll() else "")
-            time.sleep(0.005)
 
 
 class Training(Base):
@@ -345,7 +318,6 @@ class Training(Base):
         self.assertGreater(self.metrics("a")[0]["grad_norm"], 0.01)
         self.assertNotIn("state.safetensors", self.files("a", 2))
 
-
     def test_token_behind_the_next(self):
         """Its loss falls too, and `loss` is that of the next token alone."""
         self.train("a", model="deepseek", keys={"mtp.weight": 0.3, "steps": 150})
@@ -478,7 +450,6 @@ class SameBits(Base):
             self.assertLess(step, 400)
         self.train("a", "--resume", "-q", keys=keys)
         self.assert_same_run("whole", "a", 400)
-
 
     def test_the_command_that_goes_on(self):
         """What is printed at a signal, given to a shell, goes on with this run."""

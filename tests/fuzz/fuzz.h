@@ -7,6 +7,7 @@
 #ifndef DU_TESTS_FUZZ_H
 #define DU_TESTS_FUZZ_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +24,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         if (!(condition)) {                                                                        \
             fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                \
             abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+/* What the first input needs: later ones find it done. */
+#define FUZZ_ONCE(call)                                                                            \
+    do {                                                                                           \
+        static bool done_;                                                                         \
+        if (!done_) {                                                                              \
+            call;                                                                                  \
+            done_ = true;                                                                          \
         }                                                                                          \
     } while (0)
 

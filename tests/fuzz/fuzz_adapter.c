@@ -105,7 +105,6 @@ static void merge(void) {
 }
 
 static void set_up(void) {
-    du_json_use_counted_heap();
     fuzz_make_dir();
     ctx = (du_ctx){.kern = du_kern_get(DU_ISA_C), .scratch = du_arena_new(1 << 20)};
     FUZZ_CHECK(ctx.scratch && du_pool_new(&ctx.pool, 1, false, NULL) == DU_OK);
@@ -117,11 +116,7 @@ static void set_up(void) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        set_up();
-        ready = true;
-    }
+    FUZZ_ONCE(set_up());
     if (size == 0) {
         return 0;
     }

@@ -110,7 +110,6 @@ static void train(const char *name, du_run_how how, int64_t n) {
 
 static void set_up(void) {
     static const uint16_t tokens[] = {0, 1, 2, 3, 4, 5, 6, 7, 6, 5, 4, 3, 2, 1};
-    du_json_use_counted_heap();
     fuzz_make_dir();
     fuzz_put("tokens.bin", tokens, sizeof tokens);
     ctx = (du_ctx){.kern = du_kern_get(DU_ISA_C), .scratch = du_arena_new(1 << 20)};
@@ -165,11 +164,7 @@ static void put_state(const char *run, const char *name, const void *bytes, size
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        set_up();
-        ready = true;
-    }
+    FUZZ_ONCE(set_up());
     if (size == 0) {
         return 0;
     }

@@ -53,7 +53,6 @@ static void write_tensors(void) {
 
 /* Makes the folder with the good model, which opens. */
 static void set_up(void) {
-    du_json_use_counted_heap();
     fuzz_make_dir();
     write_tensors();
     fuzz_put("config.json", config, strlen(config));
@@ -108,11 +107,7 @@ static void open_index(void) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        set_up();
-        ready = true;
-    }
+    FUZZ_ONCE(set_up());
     if (size == 0) {
         return 0;
     }

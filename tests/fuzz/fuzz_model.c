@@ -23,11 +23,7 @@ static void run(const du_model *model) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        du_json_use_counted_heap();
-        ready = true;
-    }
+    FUZZ_ONCE(du_json_use_counted_heap());
     /* Tensors are aligned as they would be in a map. */
     void *bytes = du_alloc_aligned(size);
     FUZZ_CHECK(bytes != NULL);

@@ -28,12 +28,7 @@ static void check_page(void) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        du_json_use_counted_heap();
-        fuzz_make_dir();
-        ready = true;
-    }
+    FUZZ_ONCE(fuzz_make_dir());
     if (size < 4) {
         return 0;
     }

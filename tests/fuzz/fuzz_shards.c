@@ -112,12 +112,7 @@ static int64_t packed_length(du_shards_part part) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        du_json_use_counted_heap();
-        fuzz_make_dir();
-        ready = true;
-    }
+    FUZZ_ONCE(fuzz_make_dir());
     if (size < 6) {
         return 0;
     }

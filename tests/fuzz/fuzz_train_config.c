@@ -54,12 +54,7 @@ static void set_lines(char *text) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool ready;
-    if (!ready) {
-        du_json_use_counted_heap();
-        fuzz_make_dir();
-        ready = true;
-    }
+    FUZZ_ONCE(fuzz_make_dir());
     fuzz_put("run.conf", data, size);
     read_file(fuzz_path("run.conf"));
     char *text = malloc(size + 1);
