@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "cli/ids.h"
+#include "cli/interrupt.h"
 #include "cli/prompt.h"
 #include "infer/generate.h"
 
@@ -19,18 +20,30 @@ static du_err encode(du_ids *ids, const du_lm *lm, const char *prompt, du_diag *
     return err;
 }
 
-/* The answer to a prompt, by a runner of just its length. */
+static bool is_interrupted(void *user, du_sv reasoning, du_sv content) {
+    (void)user, (void)reasoning, (void)content;
+    return du_cli_interrupted();
+}
+
+/* The answer to a prompt, by a runner of just its length; null: the prompt fills the context. */
 static du_err answer(json_t *texts, const du_lm *lm, const du_ids *ids, int64_t n_tokens,
                      du_infer_params how, du_diag *diag) {
     int64_t n_ctx = (int64_t)ids->n + n_tokens, most = lm->model->hp.n_ctx_train;
     how.n_ctx = n_ctx < most ? n_ctx : most;
-    du_generate_params params = {.sampler = du_sampler_defaults(), .n_max = n_tokens};
+    if ((int64_t)ids->n >= most) {
+        return json_array_append_new(texts, json_null()) ? du_fail_nomem(diag, "samples") : DU_OK;
+    }
+    du_generate_params params = {
+        .sampler = du_sampler_defaults(), .n_max = n_tokens, .on_text = is_interrupted};
     du_infer *infer = NULL;
     du_session *session = NULL;
     du_generation g = {0};
     du_err err = du_infer_new(&infer, lm->model, &how, diag);
     err = err ? err : du_session_new(&session, infer, diag);
     err = err ? err : du_generate(&g, session, lm, ids->ids, (int64_t)ids->n, &params, diag);
+    if (err == DU_OK && g.finish == DU_FINISH_CANCELLED) {
+        err = du_fail(diag, DU_ECANCELLED, "interrupted");
+    }
     if (err == DU_OK && json_array_append_new(texts, du_cli_text_json(&g.text)) != 0) {
         err = du_fail_nomem(diag, "samples");
     }

@@ -8,9 +8,11 @@
 #include "train/config.h"
 
 /* Answers as `dure run CHECKPOINT -p PROMPT --temp 0 -n SAMPLE.TOKENS --deterministic` gives them,
- * with reasoning, or with --raw where the checkpoint has no chat template; appended to texts.
+ * with reasoning, or with --raw where the checkpoint has no chat template; appended to texts,
+ * null for a prompt that fills the context.
  * how  threads and kernels
- * Returns the errors of du_lm_open, du_lm_apply_chat, du_infer_new, du_generate. */
+ * Returns DU_ECANCELLED (a signal came), the errors of du_lm_open, du_lm_apply_chat, du_infer_new,
+ * du_generate. */
 DU_NODISCARD
 du_err du_cli_train_sample(const char *checkpoint, int64_t n_tokens, const json_t *prompts,
                            json_t *texts, du_infer_params how, du_diag *diag);

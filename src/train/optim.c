@@ -368,22 +368,34 @@ static size_t muon_scratch(const du_kern *kern, const du_train_config *config,
     return most;
 }
 
-/* Bytes of a rank's part of n values. */
-static size_t share_of(int64_t n, int64_t n_ranks) {
-    return (size_t)((n + n_ranks - 1) / n_ranks) * sizeof(float);
+/* Bytes of what a rank owns: its part of each value, or where experts are spread its experts. */
+typedef struct {
+    int64_t parts, whole;
+} share;
+
+static void add_share(share *s, const du_params *params, const du_param *t, int64_t n_blocks) {
+    bool spread = du_params_is_spread(params) && t->expert >= 0;
+    int64_t n = t->rows * t->cols * n_blocks;
+    s->parts += spread ? 0 : n;
+    s->whole += spread && du_params_holds(params, t) ? n : 0;
+}
+
+static size_t share_bytes(share s, int64_t n_ranks) {
+    return (size_t)((s.parts + n_ranks - 1) / n_ranks + s.whole) * sizeof(float);
 }
 
 du_optim_memory du_optim_measure(const du_kern *kern, const du_train_config *config,
                                  const du_params *params, int64_t n_ranks) {
-    int64_t n_values = params->n_values * (int64_t)n_moments(config);
-    for (int64_t i = 0; i < params->n; i++) { /* second moments that are never written */
+    share moments = {0}, mean = {0};
+    for (int64_t i = 0; i < params->n; i++) {
         const du_param *t = &params->at[i];
-        n_values -= is_muon(config, t) ? t->rows * t->cols : 0;
+        /* Muon's second moments are never written */
+        add_share(&moments, params, t, (int64_t)n_moments(config) - is_muon(config, t));
+        add_share(&mean, params, t, config->ema.decay > 0);
     }
-    int64_t n_means = config->ema.decay > 0 ? params->n_values : 0;
     size_t n_runs = (size_t)(params->n_values / RUN + 1);
-    return (du_optim_memory){.moments = share_of(n_values, n_ranks),
-                             .mean = share_of(n_means, n_ranks),
+    return (du_optim_memory){.moments = share_bytes(moments, n_ranks),
+                             .mean = share_bytes(mean, n_ranks),
                              .scratch =
                                  muon_scratch(kern, config, params) + n_runs * sizeof(double)};
 }

@@ -267,7 +267,11 @@ static void add_sample(du_str *s, const json_t *line) {
         du_str_add_s(s, "<pre><b>");
         du_html_add(s, text_of(sample, "prompt"));
         du_str_add_s(s, "</b>\n");
-        du_html_add(s, text_of(sample, "text"));
+        if (json_is_null(json_object_get(sample, "text"))) {
+            du_str_add_s(s, "(the prompt fills the context)");
+        } else {
+            du_html_add(s, text_of(sample, "text"));
+        }
         du_str_add_s(s, "</pre>\n");
     }
 }

@@ -399,11 +399,28 @@ class Samples(Base):
             "train", "--set", f"init={program.model('llama_tied')}", "--set", "lora.rank=2", "--set",
             "sample.prompt=one", "--set", "steps=1", "--set", "out=x", "--set", "data.tokens=x",
             status=2).err)
-        # A prompt longer than the context gives no sample and stops no training.
-        done = self.train("a", "-q", **{**keys, "model.max_position_embeddings": 16,
-                                        "sample.prompt": "one two three " * 20})
-        self.assertIn("no samples of step 4: ", done.err)
+    def test_a_prompt_that_fills_the_context(self):
+        done = self.train("a", "-q", **{**self.keys, "model.max_position_embeddings": 16,
+                                        "sample.prompt": json.dumps(["one two three " * 20, "one"])})
         self.assertEqual(done.out, self.path("a", "step-000012") + "\n")
+        self.assertNotIn("no samples", done.err)
+        for line in self.lines("a", "samples.jsonl"):
+            self.assertEqual([type(s["text"]) for s in line["samples"]], [type(None), str])
+        self.assertIn("(the prompt fills the context)", self.report("a"))
+
+    def test_a_signal_ends_samples(self):
+        keys = {**self.keys, "model.max_position_embeddings": 1 << 20, "sample.prompt": "one",
+                "sample.tokens": 1 << 19, "checkpoint.every": 2}
+        process = subprocess.Popen([program.DURE, "train", *self.words("a", **keys)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.wait_for_lines("a", 2, process)
+        time.sleep(0.3)
+        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertIn("no samples of step 2: interrupted", err)
+        self.assertEqual(program.read(self.path("a"), "samples.jsonl"), "")
 
 
 if __name__ == "__main__":
