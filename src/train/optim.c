@@ -373,11 +373,15 @@ typedef struct {
     int64_t parts, whole;
 } share;
 
-static void add_share(share *s, const du_params *params, const du_param *t, int64_t n_blocks) {
-    bool spread = du_params_is_spread(params) && t->expert >= 0;
-    int64_t n = t->rows * t->cols * n_blocks;
-    s->parts += spread ? 0 : n;
-    s->whole += spread && du_params_holds(params, t) ? n : 0;
+static share share_of(const du_params *params, int64_t n_blocks) {
+    share s = {.parts = params->n_values * n_blocks};
+    for (int64_t i = 0; i < params->n && du_params_is_spread(params); i++) {
+        const du_param *t = &params->at[i];
+        int64_t n = t->expert >= 0 ? t->rows * t->cols * n_blocks : 0;
+        s.parts -= n;
+        s.whole += du_params_holds(params, t) ? n : 0;
+    }
+    return s;
 }
 
 static size_t share_bytes(share s, int64_t n_ranks) {
@@ -386,12 +390,13 @@ static size_t share_bytes(share s, int64_t n_ranks) {
 
 du_optim_memory du_optim_measure(const du_kern *kern, const du_train_config *config,
                                  const du_params *params, int64_t n_ranks) {
-    share moments = {0}, mean = {0};
-    for (int64_t i = 0; i < params->n; i++) {
+    share moments = share_of(params, (int64_t)n_moments(config));
+    share mean = share_of(params, config->ema.decay > 0);
+    for (int64_t i = 0; i < params->n; i++) { /* second moments that are never written */
         const du_param *t = &params->at[i];
-        /* Muon's second moments are never written */
-        add_share(&moments, params, t, (int64_t)n_moments(config) - is_muon(config, t));
-        add_share(&mean, params, t, config->ema.decay > 0);
+        bool spread = du_params_is_spread(params) && t->expert >= 0;
+        int64_t n = is_muon(config, t) ? t->rows * t->cols : 0;
+        *(spread ? &moments.whole : &moments.parts) -= du_params_holds(params, t) ? n : 0;
     }
     size_t n_runs = (size_t)(params->n_values / RUN + 1);
     return (du_optim_memory){.moments = share_bytes(moments, n_ranks),

@@ -404,7 +404,7 @@ class Samples(Base):
                                         "sample.prompt": json.dumps(["one two three " * 20, "one"])})
         self.assertEqual(done.out, self.path("a", "step-000012") + "\n")
         self.assertNotIn("no samples", done.err)
-        for line in self.lines("a", "samples.jsonl"):
+        for line in program.json_lines(self.path("a"), "samples.jsonl"):
             self.assertEqual([type(s["text"]) for s in line["samples"]], [type(None), str])
         self.assertIn("(the prompt fills the context)", self.report("a"))
 
