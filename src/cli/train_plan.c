@@ -4,7 +4,7 @@
 
 #include "cli/out.h"
 #include "train/plan.h"
-#include "train/trainer.h"
+#include "train/trainable.h"
 
 static const char *const levels[] = {"none", "cheap", "layer"};
 
@@ -121,7 +121,7 @@ du_err du_cli_train_plan(const du_train_config *config, du_ctx *ctx, bool as_jso
     if (config->lora.rank > 0) {
         return du_fail(diag, DU_EUNSUPPORTED, "--plan: does not count adapters (lora.rank)");
     }
-    du_err err = du_trainer_shape(&shape, config, diag);
+    du_err err = du_trainable_shape(&shape, config, diag);
     err = err ? err : du_train_plan_make(&plan, ctx, config, shape, NULL, diag);
     if (err != DU_OK) {
         json_decref(shape);

@@ -6,7 +6,7 @@
 #include "train/config.h"
 
 /* Measures and prints the plan. Returns DU_OK, DU_EUNSUPPORTED (lora.rank), the errors of
- * du_trainer_shape and du_train_plan_make, and those of du_train_plan_check behind the plan where
+ * du_trainable_shape and du_train_plan_make, and those of du_train_plan_check behind the plan where
  * the run does not fit.
  */
 DU_NODISCARD

@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "train/trainable.h"
+
 static const double decay = 0.9;  /* of the smoothed loss */
 static const double too_much = 4; /* times the least smoothed loss */
 enum {
@@ -83,7 +85,7 @@ du_err du_lr_find_run(du_lr_find *out, const du_lr_find_params *p, du_diag *diag
     *out = (du_lr_find){0};
     json_t *shape = NULL;
     du_trainer *t = NULL;
-    du_err err = du_trainer_shape(&shape, p->config, diag);
+    du_err err = du_trainable_shape(&shape, p->config, diag);
     err = err ? err : du_trainer_new(&t, p->ctx, p->config, shape, p->ranks, diag);
     err = err ? err : du_trainer_open_data(t, diag);
     err = err ? err : du_trainer_begin(t, diag);

@@ -164,16 +164,23 @@ du_err du_ranks_exchange(du_ranks *r, const du_ranks_part *send, const du_ranks_
     return err;
 }
 
-du_err du_ranks_any(du_ranks *r, bool *flag, du_diag *diag) {
-    uint8_t flags[DU_RANKS_MAX];
+du_err du_ranks_min(du_ranks *r, int64_t *value, du_diag *diag) {
+    int64_t values[DU_RANKS_MAX];
     if (!r) {
         return DU_OK;
     }
-    flags[r->link.rank] = *flag;
-    du_err err = share_equal(r, flags, 1, diag);
+    values[r->link.rank] = *value;
+    du_err err = share_equal(r, values, sizeof *values, diag);
     for (int64_t i = 0; i < r->link.n && err == DU_OK; i++) {
-        *flag = *flag || flags[i];
+        *value = values[i] < *value ? values[i] : *value;
     }
+    return err;
+}
+
+du_err du_ranks_any(du_ranks *r, bool *flag, du_diag *diag) {
+    int64_t none = !*flag;
+    du_err err = du_ranks_min(r, &none, diag);
+    *flag = none == 0;
     return err;
 }
 

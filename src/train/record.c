@@ -62,8 +62,8 @@ du_err du_record_add(const char *dir, const du_trainer *t, du_diag *diag) {
         json_array_remove(list, 1);
     }
     json_t *all = json_pack("{s:o, s:o, s:I, s:o}", "config", du_train_config_given(t->config),
-                            "model", model_of(t), "tokens", (json_int_t)du_loader_n_tokens(t->data),
-                            "processes", list);
+                            "model", model_of(t), "tokens",
+                            (json_int_t)du_loader_n_tokens(t->passes.data), "processes", list);
     du_err err = failed || !all ? du_fail_nomem(diag, path) : du_json_save(all, path, diag);
     json_decref(all);
     du_free(path);

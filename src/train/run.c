@@ -27,6 +27,7 @@
 #include "train/journal.h"
 #include "train/schedule.h"
 #include "train/spike.h"
+#include "train/trainable.h"
 
 struct du_run {
     du_run_params params;
@@ -139,7 +140,7 @@ static du_err check_base(const du_run *run, const du_saved *saved, du_diag *diag
 
 static du_err check_data(const du_run *run, const du_saved *saved, du_diag *diag) {
     const du_train_config *config = run->params.config;
-    return du_loader_checksum(run->trainer->data) == saved->state.data
+    return du_loader_checksum(run->trainer->passes.data) == saved->state.data
                ? DU_OK
                : du_fail(diag, DU_EINVAL,
                          "%s: is not what it was when the run was begun: it would not be the same "
@@ -200,7 +201,7 @@ static du_err resume(du_run *run, const int64_t *steps, size_t n, du_diag *diag)
 static du_err begin(du_run *run, du_diag *diag) {
     const du_run_params *p = &run->params;
     json_t *shape = NULL;
-    du_err err = du_trainer_shape(&shape, p->config, diag);
+    du_err err = du_trainable_shape(&shape, p->config, diag);
     err = err ? err : du_trainer_new(&run->trainer, p->ctx, p->config, shape, p->ranks, diag);
     err = err ? err : du_trainer_open_data(run->trainer, diag);
     err = err ? err : du_trainer_begin(run->trainer, diag);
@@ -376,7 +377,7 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     }
     du_train_state state = {.step = t->step,
                             .micro_batch = du_schedule_micros_before(config, t->step + 1),
-                            .data = du_loader_checksum(t->data),
+                            .data = du_loader_checksum(t->passes.data),
                             .base = base_sum(t),
                             .best_step = run->state.best_step,
                             .best_loss = run->state.best_loss,
@@ -440,7 +441,7 @@ du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag) {
     }
     int64_t save_every = config->checkpoint.every, every = config->validate.every;
     bool saving = is_due(run, out->step, save_every);
-    if (run->trainer->validation && is_due(run, out->step, every > 0 ? every : save_every)) {
+    if (run->trainer->passes.validation && is_due(run, out->step, every > 0 ? every : save_every)) {
         err = validate(run, out, saving, diag);
     }
     if (err == DU_OK && is_first(run)) {

@@ -115,6 +115,9 @@ static void check_words(du_ranks *ranks, du_ctx *ctx, du_diag *diag) {
         bool flag = me == r;
         assert_ok(du_ranks_any(ranks, &flag, diag), diag);
         assert_int_equal(flag, r >= 0);
+        int64_t least = (me + r + 1) % n_ranks - 2;
+        assert_ok(du_ranks_min(ranks, &least, diag), diag);
+        assert_int_equal(least, -2);
     }
     du_err err = me >= n_ranks - 2 ? du_fail(diag, DU_EFORMAT, "trouble of %d", (int)me) : DU_OK;
     assert_int_equal(du_ranks_agree(ranks, err, diag), DU_EFORMAT);
@@ -188,14 +191,16 @@ static void test_alone(void **state) {
     float values[3] = {1, 2, 3}, got[2];
     int64_t sum = 4;
     bool flag = true;
+    int64_t least = 5;
     du_span all = {0, 3}, wanted = {1, 3};
     assert_int_equal(du_ranks_n(NULL), 1);
     assert_ok(du_ranks_sum(NULL, NULL, &sum, 1, &diag), &diag);
     assert_ok(du_ranks_any(NULL, &flag, &diag), &diag);
+    assert_ok(du_ranks_min(NULL, &least, &diag), &diag);
     assert_ok(du_ranks_add(NULL, NULL, values, &all, (du_leaves){0, 1, true}, NULL, &diag), &diag);
     assert_ok(du_ranks_share(NULL, values, sizeof *values, &all, &diag), &diag);
     assert_ok(du_ranks_collect(NULL, got, values, &all, wanted, &diag), &diag);
-    assert_true(sum == 4 && flag && got[0] == 2 && got[1] == 3 && values[2] == 3);
+    assert_true(sum == 4 && least == 5 && flag && got[0] == 2 && got[1] == 3 && values[2] == 3);
     assert_int_equal(du_ranks_agree(NULL, DU_ELIMIT, &diag), DU_ELIMIT);
     du_ranks *ranks = NULL;
     assert_int_equal(du_ranks_open(&ranks, "/nowhere/libdure-mpi.so", &diag), DU_EUNSUPPORTED);

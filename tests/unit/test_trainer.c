@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "tmp.h"
+#include "train/trainable.h"
 #include "train/trainer.h"
 
 static du_diag diag;
@@ -71,7 +72,7 @@ static int setup(void **state) {
 
 static void begin(void) {
     json_t *shape = NULL;
-    assert_ok(du_trainer_shape(&shape, &config, &diag), &diag);
+    assert_ok(du_trainable_shape(&shape, &config, &diag), &diag);
     assert_ok(du_trainer_new(&trainer, &ctx, &config, shape, NULL, &diag), &diag);
     json_decref(shape);
     assert_ok(du_trainer_begin(trainer, &diag), &diag);
@@ -133,7 +134,7 @@ static void test_biases(void **state) {
         float before[4];
         memcpy(before, values, sizeof before);
         assert_ok(du_trainer_step(trainer, &m, &diag), &diag);
-        const int64_t *count = du_grad_counts(trainer->grad) + bias->layer * 4;
+        const int64_t *count = du_grad_counts(trainer->passes.grad) + bias->layer * 4;
         int64_t share = 3 * SEQ_LEN * N_SEQ * 2 / 4, most = 0;
         for (int e = 0; e < 4; e++) {
             float want = count[e] > share ? -0.5f : count[e] < share ? 0.5f : 0;
@@ -208,8 +209,8 @@ static void test_fails(void **state) {
     du_err err = DU_ENOMEM;
     for (int64_t n = 1; err != DU_OK; n++) {
         for (int64_t i = 0; i < N_SEQ; i++) {
-            trainer->measured[DU_LEAF_LOSS][i] = NOT_MEASURED;
-            trainer->measured[DU_LEAF_NEXT_LOSS][i] = NOT_MEASURED;
+            trainer->passes.measured[DU_LEAF_LOSS][i] = NOT_MEASURED;
+            trainer->passes.measured[DU_LEAF_NEXT_LOSS][i] = NOT_MEASURED;
         }
         du_diag_reset(&diag);
         du_mem_fail_at(n, false);
@@ -218,8 +219,9 @@ static void test_fails(void **state) {
         assert_true(n > 3 || err == DU_ENOMEM);
         for (int64_t i = 0; i < N_SEQ; i++) {
             bool measured = err == DU_OK;
-            assert_true((trainer->measured[DU_LEAF_LOSS][i] != NOT_MEASURED) == measured);
-            assert_true((trainer->measured[DU_LEAF_NEXT_LOSS][i] != NOT_MEASURED) == measured);
+            assert_true((trainer->passes.measured[DU_LEAF_LOSS][i] != NOT_MEASURED) == measured);
+            assert_true((trainer->passes.measured[DU_LEAF_NEXT_LOSS][i] != NOT_MEASURED) ==
+                        measured);
         }
     }
 }
@@ -227,7 +229,7 @@ static void test_fails(void **state) {
 static void refused(const char *pair, const char *says) {
     json_t *shape = NULL;
     set(pair);
-    assert_ok(du_trainer_shape(&shape, &config, &diag), &diag);
+    assert_ok(du_trainable_shape(&shape, &config, &diag), &diag);
     assert_fails(du_trainer_new(&trainer, &ctx, &config, shape, NULL, &diag), DU_EUNSUPPORTED,
                  &diag, says);
     json_decref(shape);
@@ -247,7 +249,7 @@ static void test_keys(void **state) {
     set("model.n_routed_experts=0");
     refused("router.seq_balance=1", "router.seq_balance");
     set("model.vocab_size=0");
-    assert_fails(du_trainer_shape(&shape, &config, &diag), DU_EFORMAT, &diag, "model.*: ");
+    assert_fails(du_trainable_shape(&shape, &config, &diag), DU_EFORMAT, &diag, "model.*: ");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
