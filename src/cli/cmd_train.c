@@ -127,18 +127,17 @@ static void show(view *v, const du_metrics *m, double smooth) {
         return;
     }
     double left_s = (du_clock_s() - v->start_s) / (double)v->n * (double)(v->steps - m->step);
-    du_str line = {0};
-    du_str_addf(&line, "step %lld/%lld  loss %.4f  smooth %.4f", (long long)m->step,
-                (long long)v->steps, m->loss, smooth);
+    char time[DU_CLI_TIME_BYTES];
+    du_str line = {0}; /* what a narrow terminal may leave out stands last */
+    du_str_addf(&line, "step %lld/%lld  %s left  loss %.4f  smooth %.4f", (long long)m->step,
+                (long long)v->steps, du_cli_time(time, left_s), m->loss, smooth);
     if (validated) {
         du_str_addf(&line, "  validation %.4f", m->validation);
     }
-    du_str_addf(&line, "  lr %.3g  norm %.3g  %.0f tok/s  ", m->lr, m->grad_norm, m->tok_s);
+    du_str_addf(&line, "  %.0f tok/s  lr %.3g  norm %.3g", m->tok_s, m->lr, m->grad_norm);
     if (m->peak > 0) {
-        du_str_addf(&line, "%.0f %% of peak  ", 100 * m->peak);
+        du_str_addf(&line, "  %.0f %% of peak", 100 * m->peak);
     }
-    char time[DU_CLI_TIME_BYTES];
-    du_str_addf(&line, "%s left", du_cli_time(time, left_s));
     if (v->live) {
         du_cli_live(du_str_get(&line));
     } else {
@@ -326,7 +325,9 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
         return du_cli_misuse(diag, "--json goes with --keys, --plan and --lr-find");
     }
     if ((plan || lr_find) && (resume || overwrite || (plan && lr_find))) {
-        return du_cli_misuse(diag, "--plan and --lr-find leave the run's folder alone: choose one");
+        return du_cli_misuse(
+            diag, "--plan and --lr-find leave the run's folder alone: neither goes with the other, "
+                  "--resume or --overwrite");
     }
     if (pin && du_cli_ranks_wanted()) {
         return du_cli_misuse(diag, "--pin: mpirun binds the processes it starts (--bind-to)");

@@ -178,8 +178,12 @@ bool du_cli_is_live(void) {
 }
 
 void du_cli_live(const char *line) {
-    int64_t width = terminal_columns() - 1;
-    fprintf(stderr, "\r%.*s\033[K", (int)width, line);
+    size_t n = strlen(line), width = (size_t)terminal_columns() - 1;
+    if (n > width) {
+        for (n = width; n > 0 && memcmp(line + n, "  ", 2) != 0; n--) {
+        }
+    }
+    fprintf(stderr, "\r%.*s\033[K", (int)(n > 0 ? n : width), line);
     fflush(stderr);
 }
 

@@ -64,8 +64,8 @@ char *du_cli_time(char buf[DU_CLI_TIME_BYTES], double seconds);
 /* Is standard error a terminal on which a line can be written over? */
 bool du_cli_is_live(void);
 
-/* Shows a line there in place of the one that this showed before, cut to the terminal's width; ""
- * takes it away. */
+/* Shows a line there in place of the one that this showed before; "" takes it away. Of a line that
+ * is wider than the terminal the last fields are left out, which two blanks part. */
 void du_cli_live(const char *line);
 
 /* A progress bar on standard error when that is a terminal; nothing elsewhere. */
