@@ -20,6 +20,14 @@ typedef enum {
     DU_CLI_INTERRUPTED = 130,
 } du_cli_status;
 
+/* The options of cli/compute.h that a command takes. */
+typedef enum {
+    DU_CLI_COMPUTES_NOTHING,
+    DU_CLI_COMPUTES_ALL,
+    DU_CLI_COMPUTES_OWN_CTX,  /* all but --ctx, which the command has itself */
+    DU_CLI_COMPUTES_PRODUCTS, /* those that concern any product: --threads, --pin, --isa */
+} du_cli_computing;
+
 typedef struct {
     const char *name;    /* one word, or two: "tokenizer train" */
     const char *args;    /* the usage line after `dure NAME [OPTION]... ` */
@@ -28,9 +36,8 @@ typedef struct {
     const char *example; /* command lines; each is indented by two blanks */
     const du_opt *opts;
     size_t n_opts;
-    bool samples;  /* takes the options of cli/sampling.h as well */
-    bool computes; /* and those of cli/compute.h */
-    bool own_ctx;  /* of which --ctx is left out: the command has its own */
+    bool samples;              /* takes the options of cli/sampling.h as well */
+    du_cli_computing computes; /* and these of cli/compute.h */
     int n_args_min, n_args_max;
     /* args [n_args]. What went wrong stands in *diag; the status is 0 or as du_cli_fail gives it.
      */

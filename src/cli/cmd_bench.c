@@ -430,14 +430,10 @@ static du_cli_status run_machine(int n_args, du_diag *diag) {
         return du_cli_misuse(diag, "--machine measures no model");
     }
     du_infer_params params = du_cli_infer_params();
-    du_isa isa = params.force_isa ? params.isa : du_isa_best();
-    const du_kern *kern = du_kern_get(isa);
-    if (!kern) {
-        return du_cli_fail(du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
-                                   du_isa_name(isa)));
-    }
+    const du_kern *kern;
+    du_err err = du_cli_kern(&kern, diag);
     int64_t n_threads = params.n_threads > 0 ? params.n_threads : du_cpu_n_cores();
-    return du_cli_fail(du_cli_machine(kern, n_threads, params.pin, as_json, diag));
+    return du_cli_fail(err ? err : du_cli_machine(kern, n_threads, params.pin, as_json, diag));
 }
 
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
@@ -476,8 +472,7 @@ const du_cli_command du_cli_bench = {
                "dure bench --machine",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .computes = true,
-    .own_ctx = true,
+    .computes = DU_CLI_COMPUTES_OWN_CTX,
     .n_args_max = 1,
     .run = run,
 };

@@ -269,7 +269,7 @@ const du_cli_command du_cli_chat = {
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .samples = true,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_ALL,
     .n_args_max = 1,
     .run = run,
 };

@@ -87,7 +87,7 @@ const du_cli_command du_cli_convert = {
                "dure convert v2-lite.gguf ./v2-lite",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_ALL,
     .n_args_min = 2,
     .n_args_max = 2,
     .run = run,

@@ -344,7 +344,7 @@ const du_cli_command du_cli_inspect = {
                "dure inspect model.gguf --json --tensors",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_ALL,
     .n_args_max = 1,
     .run = run,
 };

@@ -83,7 +83,7 @@ const du_cli_command du_cli_logits = {
     .example = "dure logits model.gguf --tokens-file ids.txt -o logits.npy --chunk 64",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_ALL,
     .n_args_max = 1,
     .run = run,
 };

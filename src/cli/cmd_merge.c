@@ -241,23 +241,11 @@ static du_err merge(du_ctx *ctx, char **args, const recipe *how, du_diag *diag) 
     return err;
 }
 
-/* Makes what logits are computed with. */
 static du_err compute(char **args, const recipe *how, du_diag *diag) {
-    du_infer_params p = du_cli_infer_params();
-    du_isa level = p.force_isa ? p.isa : du_isa_best();
-    du_ctx ctx = {.kern = du_kern_get(level), .same_bits = true};
-    if (!ctx.kern) {
-        return du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
-                       du_isa_name(level));
-    }
-    du_err err =
-        du_pool_new(&ctx.pool, p.n_threads > 0 ? p.n_threads : du_cpu_n_cores(), p.pin, diag);
-    if (err == DU_OK) {
-        ctx.scratch = du_arena_new(1 << 20);
-        err = ctx.scratch ? merge(&ctx, args, how, diag) : du_fail_nomem(diag, "activations");
-    }
-    du_arena_free(ctx.scratch);
-    du_pool_free(ctx.pool);
+    du_ctx ctx;
+    du_err err = du_cli_ctx_init(&ctx, du_cpu_n_cores(), diag);
+    err = err ? err : merge(&ctx, args, how, diag);
+    du_cli_ctx_done(&ctx);
     return err;
 }
 
@@ -317,7 +305,7 @@ const du_cli_command du_cli_merge = {
                "dure merge base-q8.gguf out/step-002000 tuned-q4.gguf --type Q4_K_M",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_PRODUCTS,
     .n_args_min = 3,
     .n_args_max = 3,
     .run = run,

@@ -246,7 +246,7 @@ const du_cli_command du_cli_quantize = {
                "    --check text.txt",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_ALL,
     .n_args_min = 2,
     .n_args_max = 2,
     .run = run,

@@ -264,7 +264,7 @@ const du_cli_command du_cli_run = {
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .samples = true,
-    .computes = true,
+    .computes = DU_CLI_COMPUTES_ALL,
     .n_args_max = 2,
     .run = run,
 };

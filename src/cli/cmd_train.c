@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "cli/bandwidth.h"
 #include "cli/cli.h"
+#include "cli/compute.h"
 #include "cli/interrupt.h"
 #include "cli/out.h"
 #include "cli/ranks.h"
@@ -24,15 +25,10 @@
 #include "cli/transfer.h"
 #include "train/run.h"
 
-enum {
-    LINE_EVERY = 10,          /* steps between lines where there is no terminal */
-    SCRATCH_CHUNK = 64 << 20, /* bytes */
-};
+enum { LINE_EVERY = 10 }; /* steps between lines where there is no terminal */
 
 static du_opt_list sets;
-static bool keys, plan, lr_find, as_json, resume, overwrite, quiet, pin;
-static int64_t n_threads;
-static int isa;
+static bool keys, plan, lr_find, as_json, resume, overwrite, quiet;
 static du_ranks *ranks;
 
 static const du_opt opts[] = {
@@ -50,12 +46,6 @@ static const du_opt opts[] = {
                    "go on from the last whole checkpoint; begin where there is none"),
     DU_OPTION_FLAG(0, "overwrite", &overwrite, "remove the run that the folder holds, and begin"),
     DU_OPTION_FLAG('q', "quiet", &quiet, "show no progress"),
-    DU_OPTION_INT('t', "threads", "N", &n_threads, 1, 1024,
-                  "threads to compute with (default: one per physical core, shared by the "
-                  "processes on this machine)"),
-    DU_OPTION_FLAG(0, "pin", &pin, "bind each thread to a core of its own"),
-    DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
-                     "kernels to use (auto: the best this machine has)"),
 };
 
 static du_err print_keys(du_diag *diag) {
@@ -191,8 +181,9 @@ static void add_command(du_str *out, const char *config) {
         du_str_add_s(out, " --set");
         add_word(out, sets.items[i]);
     }
-    if (isa > 0) {
-        du_str_addf(out, " --isa %s", du_isa_name((du_isa)(isa - 1)));
+    du_infer_params how = du_cli_infer_params();
+    if (how.force_isa) {
+        du_str_addf(out, " --isa %s", du_isa_name(how.isa));
     }
 }
 
@@ -274,28 +265,15 @@ static du_err train(const du_train_config *config, const char *path, du_ctx *ctx
 
 /* Makes what steps are computed with. */
 static du_err compute(const du_train_config *config, const char *path, du_diag *diag) {
-    du_isa level = isa > 0 ? (du_isa)(isa - 1) : du_isa_best();
-    du_ctx ctx = {.kern = du_kern_get(level), .same_bits = true};
-    if (!ctx.kern) {
-        du_err lacks = du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
-                               du_isa_name(level));
-        return du_ranks_agree(ranks, lacks, diag);
-    }
     int64_t share = du_cpu_n_cores() / (ranks ? ranks->link.n_here : 1);
-    share = share > 0 ? share : 1;
-    du_err err = du_pool_new(&ctx.pool, n_threads > 0 ? n_threads : share, pin, diag);
-    if (err == DU_OK) {
-        ctx.scratch = du_arena_new(SCRATCH_CHUNK);
-        err = ctx.scratch ? DU_OK : du_fail_nomem(diag, "activations");
-    }
-    err = du_ranks_agree(ranks, err, diag);
+    du_ctx ctx;
+    du_err err = du_ranks_agree(ranks, du_cli_ctx_init(&ctx, share > 0 ? share : 1, diag), diag);
     if (err == DU_OK) {
         err = plan      ? du_cli_train_plan(config, &ctx, as_json, diag)
               : lr_find ? du_cli_train_lr_find(config, &ctx, ranks, as_json, quiet, diag)
                         : train(config, path, &ctx, diag);
     }
-    du_arena_free(ctx.scratch);
-    du_pool_free(ctx.pool);
+    du_cli_ctx_done(&ctx);
     return err;
 }
 
@@ -329,7 +307,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
             diag, "--plan and --lr-find leave the run's folder alone: neither goes with the other, "
                   "--resume or --overwrite");
     }
-    if (pin && du_cli_ranks_wanted()) {
+    if (du_cli_infer_params().pin && du_cli_ranks_wanted()) {
         return du_cli_misuse(diag, "--pin: mpirun binds the processes it starts (--bind-to)");
     }
     if (plan && du_cli_ranks_wanted()) {
@@ -362,9 +340,8 @@ const du_cli_command du_cli_train = {
         "OUT/report.html shows the run (`dure report` makes it anew). SIGINT and "
         "SIGTERM end the run behind the step at hand, with a checkpoint. A run that goes on with "
         "--resume gives the bytes of one that never stopped, and so do other numbers of threads, "
-        "and "
-        "of processes: `mpirun -n N dure train CONFIG` spreads a run over N. "
-        "docs/TRAINING.md explains it.",
+        "and of processes: `mpirun -n N dure train CONFIG` spreads a run over N, which share the "
+        "cores of a machine. docs/TRAINING.md explains it.",
     .example = "dure train run.conf --threads 8\n"
                "mpirun -n 4 --bind-to none dure train run.conf\n"
                "dure train run.conf --resume --set steps=20000\n"
@@ -373,6 +350,7 @@ const du_cli_command du_cli_train = {
                "dure train --keys",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
+    .computes = DU_CLI_COMPUTES_PRODUCTS,
     .n_args_max = 1,
     .run = run,
 };

@@ -8,19 +8,25 @@
 #include "cli/out.h"
 #include "cli/source.h"
 
-enum { CHUNK_DEFAULT = 512 }; /* as other tools have it, so that perplexities compare */
+enum {
+    CHUNK_DEFAULT = 512,      /* as other tools have it, so that perplexities compare */
+    SCRATCH_CHUNK = 64 << 20, /* bytes */
+};
 
 static int64_t n_threads, n_ctx, seed = -1;
 static int cache_type, repack, isa, numa;
 static bool deterministic, pin;
 
-const du_opt du_cli_compute_opts[] = {
+/* In an order in which what a command takes stands together. */
+static const du_opt opts[] = {
     DU_OPTION_SIZE('c', "ctx", "N", &n_ctx, 1, INT32_MAX,
                    "tokens of context, as in 8k (default: what fits in free memory, at most what "
                    "the model was trained for)"),
     DU_OPTION_INT('t', "threads", "N", &n_threads, 1, 1024,
                   "threads to compute with (default: one per physical core)"),
     DU_OPTION_FLAG(0, "pin", &pin, "bind each thread to a core of its own"),
+    DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
+                     "kernels to use (auto: the best this machine has)"),
     DU_OPTION_CHOICE(
         0, "numa", "off|interleave", &numa,
         "spread caches, and weights not yet in memory, over all memory nodes (off: each "
@@ -36,10 +42,17 @@ const du_opt du_cli_compute_opts[] = {
                      "auto: rewrite block-quantised weights in memory as this processor likes them "
                      "best, while they are first used and if memory is ample; off: use the file's; "
                      "cache: rewrite them once, into MODEL.strips, which later starts share"),
-    DU_OPTION_CHOICE(0, "isa", "auto|c|avx2|avx512|neon", &isa,
-                     "kernels to use (auto: the best this machine has)"),
 };
-const size_t du_cli_n_compute_opts = sizeof du_cli_compute_opts / sizeof *du_cli_compute_opts;
+
+du_opt_group du_cli_compute_group(du_cli_computing what) {
+    enum { ALL = sizeof opts / sizeof *opts };
+    static const struct {
+        size_t first, n;
+    } parts[] = {[DU_CLI_COMPUTES_ALL] = {0, ALL},
+                 [DU_CLI_COMPUTES_OWN_CTX] = {1, ALL - 1},
+                 [DU_CLI_COMPUTES_PRODUCTS] = {1, 3}};
+    return (du_opt_group){"Computing", opts + parts[what].first, parts[what].n};
+}
 
 uint64_t du_cli_seed(void) {
     uint64_t v = (uint64_t)seed;
@@ -93,6 +106,30 @@ du_infer_params du_cli_infer_params(void) {
     params.force_isa = isa > 0;
     params.isa = isa > 0 ? (du_isa)(isa - 1) : DU_ISA_C;
     return params;
+}
+
+du_err du_cli_kern(const du_kern **out, du_diag *diag) {
+    du_isa level = isa > 0 ? (du_isa)(isa - 1) : du_isa_best();
+    *out = du_kern_get(level);
+    return *out ? DU_OK
+                : du_fail(diag, DU_EUNSUPPORTED, "this machine lacks the kernel level %s",
+                          du_isa_name(level));
+}
+
+du_err du_cli_ctx_init(du_ctx *out, int64_t n_default, du_diag *diag) {
+    *out = (du_ctx){.same_bits = true};
+    du_err err = du_cli_kern(&out->kern, diag);
+    err = err ? err : du_pool_new(&out->pool, n_threads > 0 ? n_threads : n_default, pin, diag);
+    if (err == DU_OK) {
+        out->scratch = du_arena_new(SCRATCH_CHUNK);
+        err = out->scratch ? DU_OK : du_fail_nomem(diag, "activations");
+    }
+    return err;
+}
+
+void du_cli_ctx_done(du_ctx *ctx) {
+    du_arena_free(ctx->scratch);
+    du_pool_free(ctx->pool);
 }
 
 /* Before the first page of a model is touched and the first thread is started. */

@@ -2,13 +2,13 @@
 #ifndef DU_CLI_COMPUTE_H
 #define DU_CLI_COMPUTE_H
 
-#include "base/opt.h"
+#include "cli/cli.h"
 #include "infer/lm.h"
 #include "infer/session.h"
+#include "nn/ctx.h"
 
-/* The first is --ctx. */
-extern const du_opt du_cli_compute_opts[];
-extern const size_t du_cli_n_compute_opts;
+/* The options under their heading; what is not NOTHING. */
+du_opt_group du_cli_compute_group(du_cli_computing what);
 
 /* The seed that --seed names; without it a different one in every run. */
 uint64_t du_cli_seed(void);
@@ -16,8 +16,20 @@ uint64_t du_cli_seed(void);
 /* Was --deterministic given? */
 bool du_cli_deterministic(void);
 
-/* What --threads, --pin, --ctx, --cache-type and --isa say. */
+/* What the options say. */
 du_infer_params du_cli_infer_params(void);
+
+/* The kernels that --isa names, by default the best ones. Returns DU_OK, DU_EUNSUPPORTED. */
+DU_NODISCARD
+du_err du_cli_kern(const du_kern **out, du_diag *diag);
+
+/* What passes of training are computed with: these kernels, as many threads as --threads says, else
+ * n_threads, and scratch memory.
+ * out  du_cli_ctx_done also after a failure
+ * Returns DU_OK, DU_EUNSUPPORTED, DU_ENOMEM, the errors of du_pool_new. */
+DU_NODISCARD
+du_err du_cli_ctx_init(du_ctx *out, int64_t n_threads, du_diag *diag);
+void du_cli_ctx_done(du_ctx *ctx);
 
 /* Opens the weights that a MODEL argument names, NULL being the built-in one. The errors of
  * du_model_open. */

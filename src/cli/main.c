@@ -76,10 +76,8 @@ size_t du_cli_groups(const du_cli_command *command, du_opt_group *groups) {
     if (command->samples) {
         groups[n++] = (du_opt_group){"Sampling", du_cli_sampling_opts, du_cli_n_sampling_opts};
     }
-    if (command->computes) {
-        size_t skip = command->own_ctx ? 1 : 0;
-        groups[n++] =
-            (du_opt_group){"Computing", du_cli_compute_opts + skip, du_cli_n_compute_opts - skip};
+    if (command->computes != DU_CLI_COMPUTES_NOTHING) {
+        groups[n++] = du_cli_compute_group(command->computes);
     }
     groups[n++] = (du_opt_group){"General", help_opts, 1};
     return n;

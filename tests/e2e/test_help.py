@@ -131,6 +131,8 @@ class Help(unittest.TestCase):
         for command in ("run", "chat", "inspect", "bench", "convert", "quantize", "imatrix",
                         "perplexity", "logits"):
             self.assertLessEqual(computing, set(options(command)), command)
+        for command in ("train", "merge"):  # they compute without a cache and without chance
+            self.assertEqual(computing & set(options(command)), {"threads", "isa", "pin"}, command)
         for command in ("run", "inspect", "bench", "convert", "quantize", "imatrix", "perplexity",
                         "tokenize", "tokenizer train", "version"):
             self.assertIn("json", options(command), command)
