@@ -160,10 +160,15 @@ static int add_bytes(const char *bytes, size_t n, void *text) {
 }
 
 /* The buffer remembers a failure; json_dumps would leave a key out and go on. */
+void du_json_add(du_str *out, const json_t *value, size_t flags) {
+    int failed = json_dump_callback(value, add_bytes, out, flags | JSON_ENCODE_ANY);
+    out->failed = out->failed || failed;
+}
+
 du_err du_json_text(du_str *out, const json_t *value, const char *what, du_diag *diag) {
-    int failed = json_dump_callback(value, add_bytes, out, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    du_json_add(out, value, JSON_INDENT(2));
     du_str_add_c(out, '\n');
-    return failed || out->failed ? du_fail_nomem(diag, what) : DU_OK;
+    return out->failed ? du_fail_nomem(diag, what) : DU_OK;
 }
 
 du_err du_json_save(const json_t *value, const char *path, du_diag *diag) {

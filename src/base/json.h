@@ -22,6 +22,10 @@ du_err du_json_parse(json_t **out, const char *text, size_t len, const char *wha
 DU_NODISCARD
 du_err du_json_load(json_t **out, const char *path, size_t limit, du_diag *diag);
 
+/* Appends the text of a value of any kind, as jansson's flags (JSON_COMPACT, ...) say. The buffer
+ * remembers where memory was short. */
+void du_json_add(du_str *out, const json_t *value, size_t flags);
+
 /* Appends the value as files have it: indented by two, with a newline at its end. Returns DU_OK,
  * DU_ENOMEM; what names the text in messages. */
 DU_NODISCARD

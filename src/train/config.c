@@ -401,10 +401,7 @@ static void add_model(du_str *out, const json_t *value) {
     } else if (json_is_real(value)) {
         du_str_add_f64(out, json_real_value(value));
     } else if (value) {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
-        out->failed = out->failed || !text;
-        du_str_add_s(out, text ? text : "");
-        du_free(text);
+        du_json_add(out, value, JSON_COMPACT | JSON_SORT_KEYS);
     }
 }
 

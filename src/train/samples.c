@@ -55,15 +55,10 @@ du_err du_samples_add(du_lines *file, int64_t step, const json_t *prompts, const
     }
     json_t *line =
         failed ? NULL : json_pack("{s:I, s:O}", "step", (json_int_t)step, "samples", samples);
-    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    du_str_reset(&file->line);
+    du_json_add(&file->line, line, JSON_COMPACT);
+    du_str_add_c(&file->line, '\n');
     json_decref(samples);
     json_decref(line);
-    if (!text) {
-        return du_fail_nomem(diag, file->path);
-    }
-    du_str_reset(&file->line);
-    du_str_add_s(&file->line, text);
-    du_str_add_c(&file->line, '\n');
-    du_free(text);
     return du_lines_add(file, step, diag);
 }
