@@ -115,7 +115,7 @@ static du_err load(du_trainer **out, const du_run *run, const du_saved *saved, d
     du_trainer *t = NULL;
     du_err err = du_trainer_new(&t, run->params.ctx, run->params.config, saved->model_config,
                                 run->params.ranks, diag);
-    err = err ? err : du_saved_load(saved, t->params, &t->optim, diag);
+    err = err ? err : du_checkpoint_load(saved->dir, t->params, &t->optim, diag);
     if (err != DU_OK) {
         du_trainer_free(t);
         return err;
@@ -402,7 +402,8 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     if (err == DU_OK && is_first(run)) {
         make_samples(run);
         if (state.spike.n_high == 0) { /* else the one before a spike stays until it is over */
-            err = du_checkpoint_prune(config->out, &state, config->checkpoint.keep, diag);
+            err = du_checkpoint_prune(config->out, state.step, state.best_step,
+                                      config->checkpoint.keep, diag);
         }
         write_report(run);
     }

@@ -2,7 +2,7 @@
  * is written and when is left to train/run.h.
  *
  *     du_trainer_new
- *     du_trainer_begin, or du_saved_load into its params and optim, step set
+ *     du_trainer_begin, or du_checkpoint_load into its params and optim, step set
  *     du_trainer_open_data
  *     while (...) du_trainer_step
  *     du_trainer_free */

@@ -51,16 +51,15 @@ static du_err load(int64_t step) {
     du_diag_reset(&diag);
     du_err err = du_saved_open(&saved, tmp.path, step, &diag);
     if (err == DU_OK) {
-        err = du_saved_load(&saved, params, &optim, &diag);
+        err = du_checkpoint_load(saved.dir, params, &optim, &diag);
         du_saved_close(&saved);
     }
     return err;
 }
 
 static du_err prune(int64_t step) {
-    du_train_state state = {.step = step};
     du_diag_reset(&diag);
-    return du_checkpoint_prune(tmp.path, &state, 1, &diag);
+    return du_checkpoint_prune(tmp.path, step, 0, 1, &diag);
 }
 
 static int64_t count_calls(du_err (*what)(int64_t)) {
