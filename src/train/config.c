@@ -1,3 +1,5 @@
+/* Keys and their values as texts, both ways: a value is set from what a file, a command line or a
+ * checkpoint says, and told as it would be written there. */
 #include "train/config_int.h"
 
 #include <errno.h>
@@ -6,21 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/opt.h"
-#include "model/arch.h"
-#include "train/qat.h"
 #include "train/samples.h"
-
-enum { FILE_LIMIT = 1 << 20 };
 
 static void *field_of(const du_train_config *config, const du_train_key *key) {
     return (char *)(uintptr_t)config + key->field;
 }
 
-static const du_train_key *find_key(du_sv name) {
+const du_train_key *du_train_key_find(du_sv name) {
     for (size_t i = 0; i < du_train_n_keys; i++) {
         if (du_sv_is(name, du_train_keys[i].name)) {
             return &du_train_keys[i];
@@ -222,7 +219,7 @@ static du_err unknown_key(du_sv name, const char *where, du_diag *diag) {
 
 du_err du_train_config_set(du_train_config *config, du_sv name, du_sv value, const char *where,
                            du_diag *diag) {
-    const du_train_key *key = find_key(du_sv_trim(name));
+    const du_train_key *key = du_train_key_find(du_sv_trim(name));
     if (!key) {
         return unknown_key(du_sv_trim(name), where, diag);
     }
@@ -244,156 +241,6 @@ du_err du_train_config_set_pair(du_train_config *config, const char *pair, du_di
                                "--set", diag);
 }
 
-static bool is_blank(char c) {
-    return c == ' ' || c == '\t';
-}
-
-/* The line without its comment: `#` begins one at the start or behind a blank, but not within the
- * quoted texts of a value that begins as JSON does. */
-static du_sv without_comment(du_sv line) {
-    bool json = false, quoted = false;
-    int64_t equals = du_sv_find(line, du_sv_of("="), 0);
-    size_t value = equals < 0 ? line.len : (size_t)equals + 1;
-    while (value < line.len && is_blank(line.s[value])) {
-        value++;
-    }
-    for (size_t i = 0; i < line.len; i++) {
-        char c = line.s[i];
-        json = json || (i == value && (c == '"' || c == '[' || c == '{'));
-        if (quoted && c == '\\') {
-            i++;
-        } else if (json && c == '"') {
-            quoted = !quoted;
-        } else if (!quoted && c == '#' && (i == 0 || is_blank(line.s[i - 1]))) {
-            return (du_sv){line.s, i};
-        }
-    }
-    return line;
-}
-
-static du_err read_line(du_train_config *config, du_sv line, const char *where,
-                        bool seen[DU_TRAIN_KEYS_MAX], du_diag *diag) {
-    line = du_sv_trim(without_comment(line));
-    if (line.len == 0) {
-        return DU_OK;
-    }
-    int64_t equals = du_sv_find(line, du_sv_of("="), 0);
-    if (equals < 0) {
-        return du_fail(diag, DU_EINVAL, "%s: no `=`: lines are `key = value`", where);
-    }
-    du_sv name = du_sv_trim((du_sv){line.s, (size_t)equals});
-    const du_train_key *key = find_key(name);
-    if (key && seen[key - du_train_keys]) {
-        return du_fail(diag, DU_EINVAL, "%s: %s is given twice", where, key->name);
-    }
-    if (key) {
-        seen[key - du_train_keys] = true;
-    }
-    size_t at = (size_t)equals + 1;
-    return du_train_config_set(config, name, (du_sv){line.s + at, line.len - at}, where, diag);
-}
-
-du_err du_train_config_read(du_train_config *config, const char *path, du_diag *diag) {
-    char *text = NULL;
-    size_t len = 0;
-    bool seen[DU_TRAIN_KEYS_MAX] = {false};
-    du_err err = du_stream_read(&text, &len, path, FILE_LIMIT, diag);
-    du_sv rest = {text, len};
-    du_str where = {0};
-    for (int64_t i_line = 1; err == DU_OK && rest.len > 0; i_line++) {
-        int64_t end = du_sv_find(rest, du_sv_of("\n"), 0);
-        size_t n = end < 0 ? rest.len : (size_t)end;
-        du_str_reset(&where);
-        du_str_addf(&where, "%s:%lld", path, (long long)i_line);
-        if (memchr(rest.s, '\0', n)) {
-            err = du_fail(diag, DU_EINVAL, "%s: a byte 0: this is no text", du_str_get(&where));
-        } else {
-            err = read_line(config, (du_sv){rest.s, n}, du_str_get(&where), seen, diag);
-        }
-        n += end >= 0;
-        rest = (du_sv){rest.s + n, rest.len - n};
-    }
-    du_str_done(&where);
-    du_free(text);
-    return err;
-}
-
-static du_err missing(const char *what, du_diag *diag) {
-    return du_fail(diag, DU_EINVAL, "%s (`dure train --keys` lists the keys)", what);
-}
-
-double du_train_config_lora_alpha(const du_train_config *config) {
-    return config->lora.alpha > 0 ? config->lora.alpha : 2 * (double)config->lora.rank;
-}
-
-static du_err check_lora(const du_train_config *config, du_diag *diag) {
-    bool given = *config->lora.targets || config->lora.alpha > 0;
-    const char *wrong = *config->init == '\0'    ? "it needs init, the model to adapt"
-                        : *config->sample.prompt ? "sample.prompt: adapters alone cannot be asked"
-                                                 : NULL;
-    if (config->lora.rank == 0) {
-        return given ? missing("lora.rank is missing: lora.alpha and lora.targets go with it", diag)
-                     : DU_OK;
-    }
-    return wrong ? du_fail(diag, DU_EINVAL, "lora.rank: %s", wrong) : DU_OK;
-}
-
-/* model.* make a model's shape, as far as they are needed. */
-static du_err check_model(const du_train_config *config, du_diag *diag) {
-    const du_arch *arch;
-    du_hparams hp;
-    du_diag why;
-    du_diag_reset(&why);
-    du_err err = du_arch_read_hf(&arch, &hp, config->model, &why);
-    return err == DU_OK
-               ? DU_OK
-               : du_fail(diag, err == DU_ENOMEM ? DU_ENOMEM : DU_EINVAL, "model.*: %s", why.msg);
-}
-
-du_err du_train_config_check(const du_train_config *config, du_diag *diag) {
-    bool tokens = *config->data.tokens != '\0', shards = *config->data.shards != '\0';
-    if (*config->init == '\0' && !json_object_get(config->model, "model_type")) {
-        return missing("neither init nor model.arch says what to train", diag);
-    }
-    if (*config->init != '\0' && json_object_size(config->model) > 0) {
-        return du_fail(diag, DU_EINVAL,
-                       "init and model.* are both given: init says what the model is");
-    }
-    if (*config->out == '\0') {
-        return missing("out is missing: the folder for checkpoints", diag);
-    }
-    if (config->steps == 0) {
-        return missing("steps is missing", diag);
-    }
-    if (tokens == shards) {
-        return missing(tokens ? "data.tokens and data.shards are both given"
-                              : "neither data.tokens nor data.shards is given",
-                       diag);
-    }
-    if (config->schedule.batch_steps == 0 && config->schedule.batch_from > 1) {
-        return du_fail(diag, DU_EINVAL,
-                       "schedule.batch_from = %lld: does nothing without schedule.batch_steps, in "
-                       "how many steps they grow to accumulate: set it too",
-                       (long long)config->schedule.batch_from);
-    }
-    if (config->spike.factor > 0 && config->spike.factor <= 1) {
-        return du_fail(diag, DU_EINVAL,
-                       "spike.factor = %g: any loss would be a spike: takes more than 1, or 0 for "
-                       "never",
-                       config->spike.factor);
-    }
-    if (config->schedule.batch_steps > 0 && config->schedule.batch_from > config->accumulate) {
-        return du_fail(diag, DU_EINVAL, "schedule.batch_from = %lld: more than accumulate = %lld",
-                       (long long)config->schedule.batch_from, (long long)config->accumulate);
-    }
-    if (config->data.token_bytes == 3) {
-        return du_fail(diag, DU_EINVAL, "data.token_bytes = 3: takes 2 or 4");
-    }
-    du_err err = *config->init ? DU_OK : check_model(config, diag);
-    err = err == DU_OK && *config->qat.type ? du_qat_check_type(config->qat.type, diag) : err;
-    return err ? err : check_lora(config, diag);
-}
-
 /* A value of model.*, NULL: not given. */
 static void add_model(du_str *out, const json_t *value) {
     if (json_is_string(value) && is_word(json_string_value(value))) {
@@ -405,8 +252,7 @@ static void add_model(du_str *out, const json_t *value) {
     }
 }
 
-/* The value as it would be written in a file; "" of a model key that is not given. */
-static void add_value(du_str *out, const du_train_config *config, const du_train_key *key) {
+void du_train_key_value(du_str *out, const du_train_config *config, const du_train_key *key) {
     const void *field = field_of(config, key);
     switch (key->type) {
     case KEY_TEXT:
@@ -452,7 +298,7 @@ static json_t *given(const du_train_config *config, bool altering_alone) {
         const du_train_key *key = &du_train_keys[i];
         if ((key->alters || !altering_alone) && !is_default(config, key)) {
             du_str_reset(&value);
-            add_value(&value, config, key);
+            du_train_key_value(&value, config, key);
             failed = value.failed ||
                      json_object_set_new(kept, key->name, json_string(du_str_get(&value))) != 0;
         }
@@ -499,8 +345,8 @@ du_err du_train_config_same_run(const du_train_config *now, const du_train_confi
     for (size_t i = 0; err == DU_OK && i < du_train_n_keys; i++) {
         du_str_reset(&a);
         du_str_reset(&b);
-        add_value(&a, now, &du_train_keys[i]);
-        add_value(&b, begun, &du_train_keys[i]);
+        du_train_key_value(&a, now, &du_train_keys[i]);
+        du_train_key_value(&b, begun, &du_train_keys[i]);
         if (a.failed || b.failed) {
             err = du_fail_nomem(diag, "the configuration");
         } else if (du_train_keys[i].alters && !du_sv_eq(du_str_view(&a), du_str_view(&b))) {
@@ -513,53 +359,4 @@ du_err du_train_config_same_run(const du_train_config *now, const du_train_confi
     du_str_done(&a);
     du_str_done(&b);
     return err;
-}
-
-static void add_default(du_str *out, const du_train_key *key) {
-    if (key->type == KEY_INT) {
-        du_str_addf(out, "%lld", (long long)key->i_default);
-    } else if (key->type == KEY_REAL) {
-        du_str_add_f64(out, key->f_default);
-    } else if (key->type == KEY_WORD) {
-        du_str_add_sv(out, word_at(key->unit, (int)key->i_default));
-    }
-}
-
-void du_train_config_help(du_str *out) {
-    for (size_t i = 0; i < du_train_n_keys; i++) {
-        const du_train_key *key = &du_train_keys[i];
-        du_str value = {0};
-        add_default(&value, key);
-        bool unit = key->type != KEY_MODEL && *key->unit;
-        du_str_add_s(out, key->name);
-        if (value.len > 0) {
-            du_str_addf(out, " = %s", du_str_get(&value));
-        }
-        du_str_addf(out, "%s%s%s\n    ", unit ? "  (" : "", unit ? key->unit : "", unit ? ")" : "");
-        out->failed = out->failed || value.failed;
-        du_str_done(&value);
-        du_opt_wrap(out, key->help, 4, 4);
-        du_str_add_c(out, '\n');
-    }
-}
-
-json_t *du_train_config_json(void) {
-    static const char *const types[] = {"text", "integer", "number", "word", "json"};
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < du_train_n_keys; i++) {
-        const du_train_key *key = &du_train_keys[i];
-        du_str value = {0};
-        add_default(&value, key);
-        json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "key", key->name, "type",
-                                  types[key->type], "default", du_str_get(&value), "unit",
-                                  key->type == KEY_MODEL ? "" : key->unit, "help", key->help,
-                                  "alters_results", key->alters);
-        bool failed = json_array_append_new(list, entry) != 0 || value.failed;
-        du_str_done(&value);
-        if (failed) {
-            json_decref(list);
-            return NULL;
-        }
-    }
-    return list;
 }

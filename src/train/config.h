@@ -1,7 +1,12 @@
 /* The configuration of a training run: lines `key = value` with dotted keys and `#` comments, every
  * key also as --set key=value. One table (config_keys.c) gives parsing, defaults, `dure train
  * --keys`, what a checkpoint keeps of it, and what may not change between a run and its
- * continuation. */
+ * continuation.
+ *
+ *     config.c         values of keys, from and to texts
+ *     config_file.c    lines of files
+ *     config_check.c   what keys must be given, and go together
+ *     config_list.c    the keys, for people and programs */
 #ifndef DU_TRAIN_CONFIG_H
 #define DU_TRAIN_CONFIG_H
 

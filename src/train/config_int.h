@@ -1,4 +1,4 @@
-/* The table of keys (config_keys.c). */
+/* The table of keys (config_keys.c), and what config*.c share. */
 #ifndef DU_TRAIN_CONFIG_INT_H
 #define DU_TRAIN_CONFIG_INT_H
 
@@ -19,5 +19,11 @@ typedef struct {
 extern const du_train_key du_train_keys[];
 extern const size_t du_train_n_keys; /* at most DU_TRAIN_KEYS_MAX */
 enum { DU_TRAIN_KEYS_MAX = 128 };
+
+/* NULL: there is no such key. */
+const du_train_key *du_train_key_find(du_sv name);
+
+/* Appends the value as it would be written in a file; nothing for a model key that is not given. */
+void du_train_key_value(du_str *out, const du_train_config *config, const du_train_key *key);
 
 #endif
