@@ -2,6 +2,7 @@
 form of the whole tree is checked by .ci/run: clang-format takes longest."""
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,24 @@ class Tree(unittest.TestCase):
 
     def test_lists(self):
         self.sources("lists")
+
+    def test_readmes(self):
+        """What stands alike in both: sections, commands and what they print, tables' numbers."""
+        parts = []
+        for name in ("README.md", "README.ko.md"):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            code = re.findall(r"^    (?!make )(.*)", text, re.MULTILINE)
+            parts.append({
+                "levels": re.findall(r"^#+", text, re.MULTILINE),
+                "items": len(re.findall(r"^- ", text, re.MULTILINE)),
+                "code": [re.sub(r"-p '.*'", "-p TEXT", line) for line in code],
+                "names": [sorted(re.findall(r"`[^`]*`", row))
+                          for row in re.findall(r"^\|.*", text, re.MULTILINE)],
+                "numbers": re.findall(r"(?<=\| )[\d.,e-]+(?: %)?(?= \|)", text),
+                "links": sorted(re.findall(r"\]\((?!README)(.*?)\)", text))})
+        for part in parts[0]:
+            self.assertEqual(parts[0][part], parts[1][part], part)
+        self.assertGreater(len(parts[0]["numbers"]), 10)
 
 
 class Finds(unittest.TestCase):
