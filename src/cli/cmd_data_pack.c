@@ -179,15 +179,25 @@ static json_t *part_to_json(const du_pack_part_stats *part) {
                      (json_int_t)part->n_fill);
 }
 
+/* What --source says, or the names of all files, blanks between them. */
+static json_t *files_to_json(const source_list *list, size_t i) {
+    du_str names = {0};
+    for (int64_t k = 0; k < list->items[i].n_paths; k++) {
+        du_str_addf(&names, "%s%s", k > 0 ? " " : "", list->items[i].paths[k]);
+    }
+    json_t *json = json_string(source_texts.n > 0 ? source_texts.items[i] : du_str_get(&names));
+    du_str_done(&names);
+    return json;
+}
+
 static json_t *sources_to_json(const source_list *list, const du_pack_source_stats *stats) {
     json_t *all = json_array();
     for (size_t i = 0; i < list->n; i++) {
         json_array_append_new(
-            all, json_pack("{s:s, s:f, s:I, s:I, s:I}", "files",
-                           source_texts.n > 0 ? source_texts.items[i] : list->items[i].paths[0],
-                           "weight", list->items[i].weight, "documents",
-                           (json_int_t)stats[i].n_documents, "tokens",
-                           (json_int_t)stats[i].n_tokens, "passes", (json_int_t)stats[i].n_passes));
+            all, json_pack("{s:o, s:f, s:I, s:I, s:I}", "files", files_to_json(list, i), "weight",
+                           list->items[i].weight, "documents", (json_int_t)stats[i].n_documents,
+                           "tokens", (json_int_t)stats[i].n_tokens, "passes",
+                           (json_int_t)stats[i].n_passes));
     }
     return all;
 }

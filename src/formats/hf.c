@@ -199,22 +199,27 @@ du_err du_hf_refuse_adapter(const char *dir, du_diag *diag) {
                    : DU_OK;
 }
 
-/* Says what the folder is, where it is one that a training run leaves. */
-static du_err fail_no_model(const char *dir, du_diag *diag) {
+du_err du_hf_refuse_run(const char *dir, du_diag *diag) {
     du_names names = {0};
     du_err err = du_dir_names(&names, dir, diag);
     const char *step = err ? NULL : last_checkpoint(&names);
     if (err == DU_OK && step) {
-        err = du_fail(diag, DU_ENOENT, "%s: the folder of a training run: the model is in %s/%s",
-                      dir, dir, step);
-    }
-    err = err ? err : du_hf_refuse_adapter(dir, diag);
-    if (err == DU_OK) {
         err = du_fail(diag, DU_ENOENT,
-                      "%s: no Hugging Face directory: neither config.json nor tokenizer.json", dir);
+                      "%s: the folder of a training run: its last checkpoint is %s/%s", dir, dir,
+                      step);
     }
     du_names_done(&names);
     return err;
+}
+
+/* Says what the folder is, where it is one that a training run leaves. */
+static du_err fail_no_model(const char *dir, du_diag *diag) {
+    du_err err = du_hf_refuse_run(dir, diag);
+    err = err ? err : du_hf_refuse_adapter(dir, diag);
+    return err ? err
+               : du_fail(diag, DU_ENOENT,
+                         "%s: no Hugging Face directory: neither config.json nor tokenizer.json",
+                         dir);
 }
 
 /* A model has a config.json, a tokenizer alone has not. */

@@ -48,6 +48,11 @@ const char *du_hf_template_find(const du_hf *hf, const char *name); /* NULL: abs
 DU_NODISCARD
 du_err du_hf_refuse_adapter(const char *dir, du_diag *diag);
 
+/* Fails for the folder of a training run, naming its last checkpoint. Returns DU_OK, DU_ENOENT,
+ * DU_EIO (no folder), DU_ENOMEM. */
+DU_NODISCARD
+du_err du_hf_refuse_run(const char *dir, du_diag *diag);
+
 /* The path to give to du_st_open: model.safetensors, or its index; NULL: neither is there. */
 const char *du_hf_weights_path(const du_hf *hf);
 

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "formats/hf.h"
 #include "model/convert_int.h"
 #include "model/lora.h"
 #include "model/lora_int.h"
@@ -261,12 +262,19 @@ static bool has_bias(const void *user, const char *module) {
     return has_tensor(user, module, DU_LORA_BIAS);
 }
 
+/* A folder that holds a run is not an adapter, but its checkpoints are. */
+static du_err load_config(json_t **out, const char *dir, const char *path, du_diag *diag) {
+    bool none = du_dir_exists(dir) && !du_file_exists(path);
+    du_err err = none ? du_hf_refuse_run(dir, diag) : DU_OK;
+    return err ? err : du_json_load(out, path, CONFIG_BYTES_MAX, diag);
+}
+
 du_err du_lora_file_open(du_lora_file *out, const char *dir, du_diag *diag) {
     *out = (du_lora_file){
         .lora = {.wants = is_in_file, .user = out, .wants_bias = has_bias, .next = true}};
     json_t *config = NULL;
     char *config_path = du_path_join(dir, CONFIG_FILE), *path = du_path_join(dir, WEIGHTS_FILE);
-    du_err err = config_path && path ? du_json_load(&config, config_path, CONFIG_BYTES_MAX, diag)
+    du_err err = config_path && path ? load_config(&config, dir, config_path, diag)
                                      : du_fail_nomem(diag, dir);
     if (err == DU_OK && (err = read_config(&out->lora, config, diag)) != DU_OK) {
         du_diag_context(diag, "%s", config_path);

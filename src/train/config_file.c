@@ -45,6 +45,9 @@ static du_err read_line(du_train_config *config, du_sv line, const char *where,
         return du_fail(diag, DU_EINVAL, "%s: no `=`: lines are `key = value`", where);
     }
     du_sv name = du_sv_trim((du_sv){line.s, (size_t)equals});
+    if (name.len == 0) {
+        return du_fail(diag, DU_EINVAL, "%s: no key before `=`: lines are `key = value`", where);
+    }
     const du_train_key *key = du_train_key_find(name);
     if (key && seen[key - du_train_keys]) {
         return du_fail(diag, DU_EINVAL, "%s: %s is given twice", where, key->name);

@@ -202,6 +202,9 @@ class DataPack(folder.InFolder):
         self.sources(a1=10, a2=10, b=10)
         made = self.pack("--source", self.path("a*.jsonl:1"))
         self.assertEqual((made["documents"], made["sources"][0]["files"]), (20, self.path("a*.jsonl:1")))
+        two = [self.path("a1.jsonl"), self.path("b.jsonl")]
+        made = self.pack(*two, out="two")
+        self.assertEqual([source["files"] for source in made["sources"]], [" ".join(two)])
 
     def test_validation(self):
         """Each document is on one side, the same one whatever comes beside it, and copies are together."""

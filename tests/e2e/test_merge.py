@@ -233,6 +233,8 @@ class Merge(folder.InFolder):
             "merge", self.model("qwen2"), step, self.path("no"), status=1).err)
         self.assertIn("no such type", program.run("merge", base, step, self.path("no"), "--type",
                                                   "Q4_K_M", status=2).err)
+        self.assertIn(f"its last checkpoint is {step}\n", program.run(
+            "merge", base, self.path("out"), self.path("no"), status=1).err)
         shutil.rmtree(self.path("out", "step-000012"))
         self.assertIn("adapter_config.json", program.run("merge", base, step, self.path("no"),
                                                          status=1).err)

@@ -143,9 +143,9 @@ class Training(Base):
         """It says which checkpoint is the last."""
         self.train("a", keys={"steps": 4, "checkpoint.every": 2})
         done = program.run("inspect", self.path("a"), status=1)
-        self.assertIn(f"the model is in {self.path('a', 'step-000004')}\n", done.err)
+        self.assertIn(f"its last checkpoint is {self.path('a', 'step-000004')}\n", done.err)
         done = program.run("run", self.path("a"), "-p", "x", status=1)
-        self.assertIn(f"the model is in {self.path('a', 'step-000004')}\n", done.err)
+        self.assertIn(f"its last checkpoint is {self.path('a', 'step-000004')}\n", done.err)
 
     def test_tokenizer_goes_with_it(self):
         _, size = self.make_tokenizer()

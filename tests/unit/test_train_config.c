@@ -127,7 +127,7 @@ static void test_read(void **state) {
                {"\nstepz = 1\n", "run.conf:2: unknown key stepz, did you mean steps"},
                {"steps\n", "run.conf:1: no `=`"},
                {"seed = x", "run.conf:1: seed = x: takes"},
-               {"= 1", "run.conf:1: unknown key"}};
+               {"= 1", "run.conf:1: no key before `=`"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(read_text(&t, bad[i].text), DU_EINVAL);
         assert_non_null(strstr(diag.msg, bad[i].says));
