@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
     check(ctx.kern && ctx.scratch && du_pool_new(&ctx.pool, n_threads, true, NULL) == DU_OK,
           "starting");
     int64_t H = sizes[2], G = sizes[3], dk = sizes[4], dv = sizes[5];
-    bench(&ctx, bf16 ? ctx.kern->gemm_bf16 : DU_GEMM_F32,
+    bench(&ctx, du_kern_gemm_kind(ctx.kern, bf16),
           &(du_attn_train){.n_seq = sizes[0],
                            .seq_len = sizes[1],
                            .H = H,

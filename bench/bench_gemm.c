@@ -4,9 +4,10 @@
  *
  * For each shape (those of a training step, or the one given): forward Y = X W^T, the same with
  * weights packed before, dX = dY W, the same, dW = dY^T X over one leaf and over leaves of 256
- * rows. F32, then the kind of BF16 that the level is faster with, from F32 inputs and from BF16
- * inputs; the peers' BF16 products take BF16 inputs. The programs take turns; a cell is 2 T N K
- * over the least time of all rounds, in GFLOP/s, and how many times oneDNN's speed that is. */
+ * rows. F32, the same in tiles of BF16 where the level has them, then the kind of BF16 that it is
+ * faster with, from F32 inputs and from BF16 inputs; the peers' BF16 products take BF16 inputs. The
+ * programs take turns; a cell is 2 T N K over the least time of all rounds, in GFLOP/s, and how
+ * many times oneDNN's speed that is. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,16 +37,25 @@ typedef enum { FWD, FWD_PACKED, DGRAD, DGRAD_PACKED, WGRAD, WGRAD_LEAVES, N_OPS 
 static const char *const op_names[N_OPS] = {"fwd", "packed", "dgrad", "packed", "wgrad", "leaves"};
 
 /* Who computes, from what */
-typedef enum { OWN_F32, DNNL_F32, BLAS_F32, OWN_BF16, OWN_BF16_IN, DNNL_BF16, N_WAYS } way;
-static const char *const way_names[N_WAYS] = {"f32 own",           "f32 oneDNN",
-                                              "f32 OpenBLAS",      "bf16 own, f32 in",
-                                              "bf16 own, bf16 in", "bf16 oneDNN"};
+typedef enum {
+    OWN_F32,
+    OWN_F32_TILES,
+    DNNL_F32,
+    BLAS_F32,
+    OWN_BF16,
+    OWN_BF16_IN,
+    DNNL_BF16,
+    N_WAYS
+} way;
+static const char *const way_names[N_WAYS] = {
+    "f32 own",          "f32 own, tiles",    "f32 oneDNN", "f32 OpenBLAS",
+    "bf16 own, f32 in", "bf16 own, bf16 in", "bf16 oneDNN"};
 
 static du_ctx ctx;
 static int64_t n_threads = 1, T, N, K;
 static float *x, *dy, *w, *y;
 static uint16_t *x16, *dy16, *w16;
-static void *packed[2][2]; /* in F32, in BF16; for forward, for dgrad */
+static void *packed[DU_GEMM_KINDS][2]; /* for forward, for dgrad */
 static double least[N_WAYS][N_OPS];
 
 static void *alloc(size_t n) {
@@ -69,7 +79,9 @@ static du_gemm_src src(bool bf16, const float *f32, const uint16_t *h, int64_t l
 }
 
 static void own(way who, op what) {
-    du_gemm_kind kind = who == OWN_F32 ? DU_GEMM_F32 : ctx.kern->gemm_bf16;
+    du_gemm_kind kind = who == OWN_F32         ? DU_GEMM_F32
+                        : who == OWN_F32_TILES ? DU_GEMM_F32_TILES
+                                               : ctx.kern->gemm_bf16;
     bool bf16 = who == OWN_BF16_IN, dgrad = what == DGRAD || what == DGRAD_PACKED;
     bool is_packed = what == FWD_PACKED || what == DGRAD_PACKED;
     int64_t end[4096 / LEAF], n_leaves = 0;
@@ -77,7 +89,7 @@ static void own(way who, op what) {
                        .ldy = dgrad ? K : N,
                        .x = dgrad ? src(bf16, dy, dy16, N) : src(bf16, x, x16, K),
                        .w = src(bf16, w, w16, K),
-                       .packed = is_packed ? packed[who != OWN_F32][dgrad] : NULL,
+                       .packed = is_packed ? packed[kind][dgrad] : NULL,
                        .T = T,
                        .N = N,
                        .K = K};
@@ -197,7 +209,8 @@ static void blas(op what) {
 /* false: nobody does that */
 static bool call(way who, op what) {
     bool peer_op = what == FWD || what == DGRAD || what == WGRAD;
-    if (who == OWN_F32 || who == OWN_BF16 || who == OWN_BF16_IN) {
+    if (who == OWN_F32 || who == OWN_BF16 || who == OWN_BF16_IN ||
+        (who == OWN_F32_TILES && ctx.kern->gemm_f32 == DU_GEMM_F32_TILES)) {
         own(who, what);
         return true;
     }
@@ -275,8 +288,8 @@ static void bench_shape(int rounds) {
     fill(x, x16, n_x, &rng), fill(dy, dy16, n_dy, &rng), fill(w, w16, n_w, &rng);
     memset(y, 0, (size_t)n_y * 4);
     du_gemm_src weights = src(false, w, w16, K);
-    for (int i = 0; i < 2; i++) {
-        du_gemm_kind kind = i ? ctx.kern->gemm_bf16 : DU_GEMM_F32;
+    for (int i = 0; i < DU_GEMM_KINDS; i++) {
+        du_gemm_kind kind = (du_gemm_kind)i;
         packed[i][0] = alloc(du_gemm_packed_fwd_bytes(ctx.kern, kind, N, K));
         packed[i][1] = alloc(du_gemm_packed_dgrad_bytes(ctx.kern, kind, N, K));
         du_gemm_pack_fwd(&ctx, kind, packed[i][0], &weights, N, K);
@@ -304,7 +317,9 @@ static void bench_shape(int rounds) {
     drop_peers();
 #endif
     du_free(x), du_free(dy), du_free(w), du_free(y), du_free(x16), du_free(dy16), du_free(w16);
-    du_free(packed[0][0]), du_free(packed[0][1]), du_free(packed[1][0]), du_free(packed[1][1]);
+    for (int i = 0; i < DU_GEMM_KINDS; i++) {
+        du_free(packed[i][0]), du_free(packed[i][1]);
+    }
 }
 
 static void print_peak(const char *name, du_probe probe) {

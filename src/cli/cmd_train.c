@@ -219,12 +219,17 @@ static du_err do_steps(du_run *run, view *v, du_diag *diag) {
     return err;
 }
 
-/* Operations per second of the instructions that products are made of. */
+/* Operations per second of products, by the instructions that they are made of. */
 static double peak_of(const du_train_config *config, const du_ctx *ctx) {
-    bool bf16 = config->dtype == DU_TRAIN_BF16;
-    bool tiles = ctx->kern->gemm_bf16 == DU_GEMM_BF16_TILES;
-    double peak =
-        !bf16 ? 0 : du_cli_peak(ctx->kern, tiles ? DU_PROBE_AMX_BF16 : DU_PROBE_BF16, ctx->pool);
+    static const struct {
+        du_probe probe;
+        double n; /* operations of it for one */
+    } of[DU_GEMM_KINDS] = {[DU_GEMM_F32] = {DU_PROBE_F32, 1},
+                           [DU_GEMM_F32_TILES] = {DU_PROBE_AMX_BF16, DU_GEMM_PART_PRODUCTS},
+                           [DU_GEMM_BF16] = {DU_PROBE_BF16, 1},
+                           [DU_GEMM_BF16_TILES] = {DU_PROBE_AMX_BF16, 1}};
+    du_gemm_kind kind = du_kern_gemm_kind(ctx->kern, config->dtype == DU_TRAIN_BF16);
+    double peak = du_cli_peak(ctx->kern, of[kind].probe, ctx->pool) / of[kind].n;
     return peak > 0 ? peak : du_cli_peak(ctx->kern, DU_PROBE_F32, ctx->pool);
 }
 

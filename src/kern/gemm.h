@@ -19,11 +19,21 @@
  *                   c = c + (e + o)
  *               which is what TDPBF16PS (AMX) does
  *
- * All roundings are to nearest even. In the BF16 kinds subnormal numbers count as zeros of their
- * sign wherever they appear: as an operand, as BF16, as a result. (Found equal to the instructions
- * bit for bit on a Granite Rapids processor, millions of random cases that include subnormal,
- * infinite and NaN; Intel's manuals describe the same. Which NaN comes out is open.) k is filled up
- * with zeros to a multiple of k_step.
+ *   F32_TILES   a and b are sums of three BF16 that hold their 24 bits:
+ *                   a0 = BF16 of a,  a1 = BF16 of a - a0,  a2 = a - a0 - a1
+ *               and each tile of 32 k is six tiles one after the other, of
+ *                   a0 b2,  a0 b1,  a1 b1,  a1 b0,  a2 b0,  a0 b0
+ *               each as in BF16_TILES, but with chains of the first 16 k and of the others. What is
+ *               left out of a product, a1 b2 + a2 b1 + a2 b2, is below 2^-24 of it, and c is
+ *               rounded 6 times in 32 k: sums are closer to the exact ones than those of F32
+ *               (tests/kern/test_gemm.c). Two limits: numbers below 2^-109 have fewer than 24 bits,
+ *               and one that is infinite, or becomes so in BF16, makes NaN
+ *
+ * All roundings are to nearest even; ties to a0 and a1 are away from zero. In all kinds but F32
+ * subnormal numbers count as zeros of their sign wherever they appear: as an operand, as BF16, as a
+ * result. (Found equal to the instructions bit for bit on a Granite Rapids processor, millions of
+ * random cases that include subnormal, infinite and NaN; Intel's manuals describe the same. Which
+ * NaN comes out is open.) k is filled up with zeros to a multiple of k_step.
  *
  * So an element depends on neither the block it is computed in nor its neighbours, and a kind gives
  * the same bits at every level, except that plain C computes F32 without fused multiply-adds. */
@@ -34,7 +44,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { DU_GEMM_F32, DU_GEMM_BF16, DU_GEMM_BF16_TILES, DU_GEMM_KINDS } du_gemm_kind;
+typedef enum {
+    DU_GEMM_F32,
+    DU_GEMM_F32_TILES,
+    DU_GEMM_BF16,
+    DU_GEMM_BF16_TILES,
+    DU_GEMM_KINDS
+} du_gemm_kind;
+
+/* The parts of DU_GEMM_F32_TILES and, in their order, which two are multiplied: of A, of B */
+enum { DU_GEMM_PARTS = 3, DU_GEMM_PART_PRODUCTS = 6 };
+static const int du_gemm_part_products[DU_GEMM_PART_PRODUCTS][2] = {{0, 2}, {0, 1}, {1, 1},
+                                                                    {1, 0}, {2, 0}, {0, 0}};
 
 /* A factor as it lies in memory, in rows: f32 or bf16. i is A's row or B's column.
  *   k_rows false   element (i, k) is value k of row i

@@ -169,12 +169,17 @@ typedef struct {
     du_kv_load_fn *kv_load[DU_DTYPE_COUNT];
     du_attn_tiles attn; /* all NULL where the level has no products of BF16 */
     du_gemm gemm[DU_GEMM_KINDS];
-    du_gemm_kind gemm_bf16; /* the faster one of the BF16 kinds */
+    du_gemm_kind gemm_f32, gemm_bf16; /* the faster ones of the kinds */
     du_gemm_add_fn *gemm_add;
 #define DU_KERN_FIELD(name, ret, args) ret(*name) args;
     DU_KERN_LIST(DU_KERN_FIELD)
 #undef DU_KERN_FIELD
 } du_kern;
+
+/* What a run's products are made of, with factors in BF16 or in F32. */
+static inline du_gemm_kind du_kern_gemm_kind(const du_kern *kern, bool bf16) {
+    return bf16 ? kern->gemm_bf16 : kern->gemm_f32;
+}
 
 /* The table of a level, complete; NULL when this machine lacks it. Static storage, thread-safe. */
 const du_kern *du_kern_get(du_isa isa);

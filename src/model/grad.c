@@ -304,7 +304,7 @@ static du_err begin(du_grad_run *r, du_ctx *ctx, du_grad *g, const du_grad_rows 
         r->spread = (du_spread){g->how.spread, leaves, r->i_leaf - leaves.first, rows->seq_len};
         leaves = (du_leaves){0, rows->n_seq, true};
     }
-    r->train.kind = g->how.bf16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
+    r->train.kind = du_kern_gemm_kind(ctx->kern, g->how.bf16);
     r->train.end = end;
     r->train.sums =
         (du_sums){leaves, g->params->shown, g->values, g->params->n_values, g->nodes, false};

@@ -180,7 +180,7 @@ static du_err kept_bytes(size_t *out, const du_params *params, const du_grad_par
 du_err du_grad_measure(du_grad_memory *out, const du_ctx *ctx, const du_params *params,
                        const du_grad_params *how, int64_t n_seq, int64_t seq_len, int64_t n_micro,
                        du_diag *diag) {
-    du_gemm_kind kind = how->bf16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
+    du_gemm_kind kind = du_kern_gemm_kind(ctx->kern, how->bf16);
     int64_t limit = (int64_t)1 << 40;
     if (n_seq > limit / seq_len || n_seq > limit / n_micro ||
         n_seq * seq_len > limit / params->model->hp.n_layer) {

@@ -23,9 +23,9 @@
 
 enum {
     QUERIES_F32 = 48, /* rows of a block */
-    QUERIES_BF16 = 64,
-    KEYS = 256,     /* of a tile: not more than k_block, a multiple of every step */
-    LD = KEYS + 16, /* of buffers: no power of two, rows would share sets of the cache */
+    QUERIES = 64,     /* of the other kinds */
+    KEYS = 256,       /* of a tile: not more than k_block, a multiple of every step */
+    LD = KEYS + 16,   /* of buffers: no power of two, rows would share sets of the cache */
 };
 
 typedef struct {
@@ -239,7 +239,7 @@ static work make_work(const du_ctx *ctx, du_gemm_kind kind, const du_attn_train 
                   .q = q,
                   .k = k,
                   .v = v,
-                  .n_queries = kind == DU_GEMM_F32 ? QUERIES_F32 : QUERIES_BF16,
+                  .n_queries = kind == DU_GEMM_F32 ? QUERIES_F32 : QUERIES,
                   .step = step};
 }
 

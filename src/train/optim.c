@@ -316,7 +316,7 @@ static du_err muon_steps(du_ctx *ctx, const step_job *job) {
     const du_optim *o = job->optim;
     const du_train_config *config = o->config;
     const du_params *params = o->params;
-    du_gemm_kind kind = config->dtype == DU_TRAIN_BF16 ? ctx->kern->gemm_bf16 : DU_GEMM_F32;
+    du_gemm_kind kind = du_kern_gemm_kind(ctx->kern, config->dtype == DU_TRAIN_BF16);
     du_muon how = {kind,
                    job->lr,
                    job->clip,
@@ -349,7 +349,7 @@ static size_t muon_bytes(const du_gemm *g, const du_param *t) {
 
 static size_t muon_scratch(const du_kern *kern, const du_train_config *config,
                            const du_params *params) {
-    const du_gemm *g = &kern->gemm[config->dtype == DU_TRAIN_BF16 ? kern->gemm_bf16 : DU_GEMM_F32];
+    const du_gemm *g = &kern->gemm[du_kern_gemm_kind(kern, config->dtype == DU_TRAIN_BF16)];
     size_t bytes = 0, most = 0;
     int64_t n = 0, n_values = 0;
     for (int64_t i = 0; i < params->n; i++) {

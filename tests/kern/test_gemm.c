@@ -26,10 +26,32 @@ static float flush(float x) {
     return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x;
 }
 
-/* The value as the kind rounds it */
-static float factor(const du_gemm_src *s, int64_t i, int64_t k) {
+static float bf16(float v) {
+    return flush(du_f32_of_bf16(du_bf16_of_f32(flush(v))));
+}
+
+static bool is_f32(void) {
+    return kind == DU_GEMM_F32 || kind == DU_GEMM_F32_TILES;
+}
+
+/* To nearest, ties away from zero */
+static float bf16_away(float v) {
+    double ulp = v == 0 || !isfinite(v)
+                     ? 1
+                     : ldexp(1, (ilogb((double)v) < -126 ? -126 : ilogb((double)v)) - 7);
+    return v == 0 || !isfinite(v) ? v : (float)(round((double)v / ulp) * ulp);
+}
+
+/* The value as the kind rounds it; of parts the one asked for */
+static float factor(const du_gemm_src *s, int64_t i, int64_t k, int part) {
     float v = value(s, i, k);
-    return kind == DU_GEMM_F32 ? v : flush(du_f32_of_bf16(du_bf16_of_f32(flush(v))));
+    if (kind != DU_GEMM_F32_TILES) {
+        return kind == DU_GEMM_F32 ? v : bf16(v);
+    }
+    for (int p = 0; p < part; p++) {
+        v = v - bf16_away(v);
+    }
+    return flush(part < 2 ? bf16_away(v) : v);
 }
 
 /* a * b + c, rounded once, subnormal operands and results zeros. A product of BF16 is exact in
@@ -48,10 +70,29 @@ static float fused(float a, float b, float c) {
     return product + c;
 }
 
-/* c + the product of both factors' value k; beyond the last they are zeros */
-static float step(const problem *p, int64_t i, int64_t j, int64_t k, float c) {
-    float a = k < p->k ? factor(&p->a, i, k) : 0, b = k < p->k ? factor(&p->b, j, k) : 0;
+/* c + the product of both factors' value k, or of their parts; beyond the last they are zeros */
+static float step_of(const problem *p, int64_t i, int64_t j, int64_t k, const int parts[2],
+                     float c) {
+    float a = k < p->k ? factor(&p->a, i, k, parts[0]) : 0;
+    float b = k < p->k ? factor(&p->b, j, k, parts[1]) : 0;
     return kind == DU_GEMM_F32 ? fused(a, b, c) : fma_flushed(a, b, c);
+}
+
+static const int first[2] = {0, 0};
+
+static float step(const problem *p, int64_t i, int64_t j, int64_t k, float c) {
+    return step_of(p, i, j, k, first, c);
+}
+
+/* A tile from k on */
+static float tile(const problem *p, int64_t i, int64_t j, int64_t k, const int parts[2], float c) {
+    int64_t step = kind == DU_GEMM_F32_TILES ? 1 : 2, next = kind == DU_GEMM_F32_TILES ? 16 : 1;
+    float one = 0, other = 0;
+    for (int64_t pair = k; pair < k + 16 * step; pair += step) {
+        one = step_of(p, i, j, pair, parts, one);
+        other = step_of(p, i, j, pair + next, parts, other);
+    }
+    return fma_flushed(fma_flushed(one, 1, other), 1, c);
 }
 
 /* One element as kern/gemm.h defines it, on from c. */
@@ -63,12 +104,13 @@ static float chain(const problem *p, int64_t i, int64_t j, float c) {
         c = step(p, i, j, k, step(p, i, j, k + 1, c));
     }
     for (int64_t k = 0; kind == DU_GEMM_BF16_TILES && k < p->k; k += 32) {
-        float even = 0, odd = 0;
-        for (int64_t pair = k; pair < k + 32; pair += 2) {
-            even = step(p, i, j, pair, even);
-            odd = step(p, i, j, pair + 1, odd);
+        c = tile(p, i, j, k, first, c);
+    }
+    for (int64_t k = 0; kind == DU_GEMM_F32_TILES && k < p->k; k += 32) {
+        static const int parts[6][2] = {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}};
+        for (int n = 0; n < 6; n++) {
+            c = tile(p, i, j, k, parts[n], c);
         }
-        c = fma_flushed(fma_flushed(even, 1, odd), 1, c);
     }
     return c;
 }
@@ -218,21 +260,58 @@ static void cuts_at_level(void) {
     }
 }
 
-/* Within the error of k roundings (and of the factors', in the BF16 kinds, which the terms hold) */
+/* The exact element, of factors as the BF16 kinds round them, and the sum of its terms' sizes */
+static double exact_of(const problem *p, int64_t i, int64_t j, double *terms) {
+    double exact = *terms = 0;
+    for (int64_t k = 0; k < p->k; k++) {
+        double a = is_f32() ? value(&p->a, i, k) : factor(&p->a, i, k, 0);
+        double b = is_f32() ? value(&p->b, j, k) : factor(&p->b, j, k, 0);
+        exact += a * b;
+        *terms += fabs(a * b);
+    }
+    return exact;
+}
+
+/* Within the error of k roundings */
 static void exactness_at_level(void) {
     for (int round = 0; round < 20; round++) {
         problem p = make_problem(between(1, 30), between(1, 40), between(1, 500));
         float *c = guard_out(SLOT_C, p.m * p.n);
         compute(&p, c, p.n, 0, p.m, 0, p.n, INT32_MAX, false);
         for (int64_t at = 0; at < p.m * p.n; at++) {
-            double exact = 0, terms = 0;
-            for (int64_t k = 0; k < p.k; k++) {
-                double term = (double)factor(&p.a, at / p.n, k) * factor(&p.b, at % p.n, k);
-                exact += term;
-                terms += fabs(term);
-            }
+            double terms, exact = exact_of(&p, at / p.n, at % p.n, &terms);
             assert_true(within(c[at], exact, terms, 2 * (double)p.k));
         }
+    }
+}
+
+/* The mean square of the errors of a kind, in units of the terms' sizes */
+static double mean_error(const problem *p, du_gemm_kind of_kind) {
+    kind = of_kind;
+    gemm = &kern->gemm[kind];
+    float *c = guard_out(SLOT_C, p->m * p->n);
+    compute(p, c, p->n, 0, p->m, 0, p->n, INT32_MAX, false);
+    double sum = 0;
+    for (int64_t at = 0; at < p->m * p->n; at++) {
+        double terms, exact = exact_of(p, at / p->n, at % p->n, &terms);
+        sum += (c[at] - exact) * (c[at] - exact) / (terms * terms);
+    }
+    return sqrt(sum / (double)(p->m * p->n));
+}
+
+/* Sums of parts are at least as close to the exact ones as those of F32. */
+static void parts_at_level(void) {
+    du_rng_init(&rng, 21);
+    special_share = 0;
+    for (int64_t k = 1; k <= 1024; k *= 2) {
+        guard_at_end = gathered = bf16_source = false;
+        problem p = {.m = 24, .n = 24, .k = k};
+        p.a = make_src(SLOT_A, SLOT_IA, p.m, k, false);
+        p.b = make_src(SLOT_B, SLOT_IB, p.n, k, false);
+        double tiles = mean_error(&p, DU_GEMM_F32_TILES), f32 = mean_error(&p, DU_GEMM_F32);
+        print_message("# %s, %4d terms: errors of tiles %.2g, of F32 %.2g\n",
+                      du_isa_name(kern->isa), (int)k, tiles, f32);
+        assert_true(tiles <= 1.2 * f32);
     }
 }
 
@@ -321,6 +400,11 @@ TEST(no_k)
 TEST(plain)
 #undef TEST
 
+static void test_parts(void **state) {
+    (void)state;
+    each_level(parts_at_level);
+}
+
 static void test_add(void **state) {
     (void)state;
     each_level(add_at_level);
@@ -332,7 +416,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_sizes), cmocka_unit_test(test_specials),
         cmocka_unit_test(test_cuts),  cmocka_unit_test(test_exactness),
         cmocka_unit_test(test_no_k),  cmocka_unit_test(test_add),
-        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_plain), cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
 }

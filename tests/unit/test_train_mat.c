@@ -91,7 +91,7 @@ static void bits_are_those_of_f32(void **state) {
     (void)state;
     fixture f = make();
     for (int k = 0; k < 2; k++) {
-        du_gemm_kind kind = k == 0 ? DU_GEMM_F32 : du_kern_get(test_isa())->gemm_bf16;
+        du_gemm_kind kind = du_kern_gemm_kind(du_kern_get(test_isa()), k == 1);
         size_t n_bytes;
         float *want = compute(&f, f.plain, kind, 1, &n_bytes);
         for (int64_t n_threads = 1; n_threads <= 3; n_threads += 2) {

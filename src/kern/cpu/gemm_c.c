@@ -84,5 +84,6 @@ void du_kern_fill_gemm_c(du_kern *k) {
                                      .pack_a = pack_a,
                                      .pack_b = pack_b,
                                      .block = block};
+    k->gemm_f32 = DU_GEMM_F32;
     k->gemm_add = add;
 }
