@@ -234,10 +234,7 @@ static du_span wanted_of(const du_optim *optim, bool weights, const du_param *t,
         return du_params_holds(optim->params, t) ? all : none;
     }
     du_optim_owners(optim, t, owners);
-    du_span own = owners[du_ranks_rank(optim->ranks)];
-    own.first = own.first > all.first ? own.first : all.first;
-    own.end = own.end < all.end ? own.end : all.end;
-    return own.first < own.end ? own : none;
+    return du_span_common(owners[du_ranks_rank(optim->ranks)], all);
 }
 
 /* The values of all tensors of the model, with a prefix, into a block. owners [ranks] work */

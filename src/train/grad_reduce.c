@@ -16,10 +16,8 @@ void du_grad_reduce_done(du_grad_reduce *r) {
 
 /* The span of a term that lies in a span of all gradients, by numbers of the term. */
 static du_span in_term(const du_grad_term *term, du_span of) {
-    int64_t first = of.first - term->offset, end = of.end - term->offset;
-    first = first < 0 ? 0 : first > term->n ? term->n : first;
-    end = end < first ? first : end > term->n ? term->n : end;
-    return (du_span){first, end};
+    return du_span_common((du_span){of.first - term->offset, of.end - term->offset},
+                          (du_span){0, term->n});
 }
 
 /* Room for what waits behind so many nodes. */

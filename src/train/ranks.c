@@ -242,15 +242,10 @@ du_err du_ranks_share(du_ranks *r, void *items, size_t item_bytes, const du_span
     return err;
 }
 
-static du_span common(du_span a, du_span b) {
-    du_span both = {a.first > b.first ? a.first : b.first, a.end < b.end ? a.end : b.end};
-    return both.first < both.end ? both : (du_span){b.first, b.first};
-}
-
 du_err du_ranks_collect(du_ranks *r, float *to, const float *values, const du_span *spans,
                         du_span wanted, du_diag *diag) {
     int64_t rank = du_ranks_rank(r), n = wanted.end - wanted.first;
-    du_span mine = common(spans[rank], wanted);
+    du_span mine = du_span_common(spans[rank], wanted);
     if (rank == 0) {
         memcpy(to + (mine.first - wanted.first), values + mine.first,
                (size_t)(mine.end - mine.first) * sizeof *to);
@@ -262,7 +257,7 @@ du_err du_ranks_collect(du_ranks *r, float *to, const float *values, const du_sp
         memset(&p, 0, sizeof p);
         if (rank == 0) {
             for (int64_t i = 1; i < r->link.n; i++) {
-                du_span its = round_of(common(spans[i], wanted), at, step);
+                du_span its = round_of(du_span_common(spans[i], wanted), at, step);
                 p.receive[i] = (du_ranks_part){to + (its.first - wanted.first),
                                                (size_t)(its.end - its.first) * sizeof *to};
             }

@@ -87,6 +87,12 @@ typedef struct {
     int64_t first, end;
 } du_span;
 
+/* What lies in both; where nothing does, nothing at the beginning of b. */
+static inline du_span du_span_common(du_span a, du_span b) {
+    du_span both = {a.first > b.first ? a.first : b.first, a.end < b.end ? a.end : b.end};
+    return both.first < both.end ? both : (du_span){b.first, b.first};
+}
+
 /* Each rank has its span of an array of items; then all have all of them. spans [n ranks] */
 DU_NODISCARD
 du_err du_ranks_share(du_ranks *ranks, void *items, size_t item_bytes, const du_span *spans,
