@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "folder.h"
+#include "train/journal.h"
 #include "train/run.h"
 
 enum { MENDED = 0x80, STEP = 2 };
@@ -36,8 +37,8 @@ static const char *const both_keys[] = {"seq_len=4", "batch_seqs=1", "steps=100"
 
 static du_ctx ctx;
 static struct {
-    char *state, *bytes; /* the good ones, of each of files */
-    size_t n_state, n;
+    char *state, *metrics, *bytes; /* the good ones, of each of files */
+    size_t n_state, n_metrics, n;
 } good[N_FILES];
 
 /* RUN/step-000002/NAME, or RUN/metrics.jsonl */
@@ -119,7 +120,17 @@ static void set_up(void) {
     for (size_t i = 0; i < N_FILES; i++) {
         good[i].bytes = fuzz_get(name_of(files[i].run, files[i].name), &good[i].n);
         good[i].state = fuzz_get(name_of(files[i].run, "state.json"), &good[i].n_state);
+        good[i].metrics = fuzz_get(name_of(files[i].run, "metrics.jsonl"), &good[i].n_metrics);
     }
+}
+
+/* Nothing of an input is left for the next one, nor do events and processes pile up. */
+static void put_back(size_t i) {
+    const char *run = files[i].run;
+    FUZZ_CHECK(du_journal_remove(fuzz_path(run), NULL) == DU_OK);
+    fuzz_put(name_of(run, "metrics.jsonl"), good[i].metrics, good[i].n_metrics);
+    fuzz_put(name_of(run, files[i].name), good[i].bytes, good[i].n);
+    fuzz_put(name_of(run, "state.json"), good[i].state, good[i].n_state);
 }
 
 static json_t *sum_json(const void *bytes, size_t n) {
@@ -177,7 +188,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         put_state(run, name, data + 1, size - 1, text, is_state ? size - 1 : good[i].n_state);
     }
     train(run, DU_RUN_RESUME, 1);
-    fuzz_put(name_of(run, name), good[i].bytes, good[i].n);
-    fuzz_put(name_of(run, "state.json"), good[i].state, good[i].n_state);
+    put_back(i);
     return 0;
 }
