@@ -14,11 +14,6 @@
 #include "kern/cpu/gemm_pack_parts_avx512.h"
 
 enum {
-    T = 16, /* rows or columns of a tile */
-    PANEL = 2 * T,
-    TILE = T * LINE, /* values of a tile of A or B */
-    TWO = 2 * TILE,
-    PARTS = DU_GEMM_PARTS,
     K_BLOCK = 512, /* a panel of B stays in the first cache */
     PARTS_K_BLOCK = 256,
     PARTS_K = 128, /* of which a panel of each stay there */

@@ -12,10 +12,11 @@
 #include "kern/cpu/gemm_pack_bf16_avx512.h"
 
 enum {
-    TILE_LINES = 16,
-    TILE_VALUES = TILE_LINES * LINE,
-    PART_VALUES = 2 * TILE_VALUES, /* of a panel for a tile of k */
-    PANEL_ROWS = 2 * TILE_LINES,
+    T = 16, /* rows or columns of a tile, lines of its memory */
+    PANEL = 2 * T,
+    TILE = T * LINE, /* values of a tile of A or B */
+    TWO = 2 * TILE,  /* of a panel for a tile of k, of one part */
+    PARTS = DU_GEMM_PARTS,
 };
 
 /* The first n of 16 values from p on */
@@ -31,7 +32,8 @@ INLINE __m512 load_some(int bf16, const char *p, int64_t n) {
     return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(first_16(n), p);
 }
 
-/* v rounded to BF16, which is the upper half of each lane; ties away from zero */
+/* v rounded to BF16, which is the upper half of each lane; ties away from zero. Some NaN become
+ * zeros, of which NaN is left. */
 INLINE __m512i round_part(__m512 v) {
     __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32((int)0xffff0000);
     return _mm512_and_epi32(_mm512_add_epi32((__m512i)v, half), mask);
@@ -42,21 +44,21 @@ INLINE __m512i join(__m512i lo, __m512i hi) {
     return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(lo, 16), hi);
 }
 
-INLINE void split(__m512i parts[DU_GEMM_PARTS], __m512 lo, __m512 hi) {
+INLINE void split(__m512i parts[PARTS], __m512 lo, __m512 hi) {
     UNROLL
-    for (int i = 0; i < DU_GEMM_PARTS - 1; i++) {
+    for (int i = 0; i < PARTS - 1; i++) {
         __m512i l = round_part(lo), h = round_part(hi);
         parts[i] = join(l, h);
         lo = _mm512_sub_ps(lo, (__m512)l);
         hi = _mm512_sub_ps(hi, (__m512)h);
     }
-    parts[DU_GEMM_PARTS - 1] = join((__m512i)lo, (__m512i)hi);
+    parts[PARTS - 1] = join((__m512i)lo, (__m512i)hi);
 }
 
 /* Line i of 16 for n_k of 32 k and n of 16 rows or columns. Where rows of memory are k, rows i and
  * i + 16 at value c; else row i, at value k. */
-INLINE void load_line(__m512i parts[DU_GEMM_PARTS], int bf16, bool k_rows, const char *const *row,
-                      int i, int64_t c, int64_t n, int64_t n_k) {
+INLINE void load_line(__m512i parts[PARTS], int bf16, bool k_rows, const char *const *row, int i,
+                      int64_t c, int64_t n, int64_t n_k) {
     size_t size = bf16 ? 2 : 4, at = (size_t)c * size;
     int64_t n_lo = k_rows ? (i < n_k ? n : 0) : i < n ? n_k : 0;
     int64_t n_hi = k_rows ? (i + 16 < n_k ? n : 0) : i < n ? n_k - 16 : 0;
@@ -68,25 +70,25 @@ INLINE void load_line(__m512i parts[DU_GEMM_PARTS], int bf16, bool k_rows, const
 /* The tiles of 16 rows or columns and 32 k */
 INLINE void pack_tile(int bf16, bool k_rows, bool transposed, uint16_t *to, const char *const *row,
                       int64_t c, int64_t n, int64_t n_k) {
-    __m512i x[DU_GEMM_PARTS][TILE_LINES];
+    __m512i x[PARTS][T];
     UNROLL
-    for (int i = 0; i < TILE_LINES; i++) {
-        __m512i parts[DU_GEMM_PARTS];
+    for (int i = 0; i < T; i++) {
+        __m512i parts[PARTS];
         load_line(parts, bf16, k_rows, row, i, c, n, n_k);
         UNROLL
-        for (int part = 0; part < DU_GEMM_PARTS; part++) {
+        for (int part = 0; part < PARTS; part++) {
             if (transposed) {
                 x[part][i] = parts[part];
             } else {
-                _mm512_storeu_si512(to + part * PART_VALUES + i * LINE, parts[part]);
+                _mm512_storeu_si512(to + part * TWO + i * LINE, parts[part]);
             }
         }
     }
-    for (int part = 0; transposed && part < DU_GEMM_PARTS; part++) {
+    for (int part = 0; transposed && part < PARTS; part++) {
         transpose_16(x[part]);
         UNROLL
-        for (int i = 0; i < TILE_LINES; i++) {
-            _mm512_storeu_si512(to + part * PART_VALUES + i * LINE, x[part][i]);
+        for (int i = 0; i < T; i++) {
+            _mm512_storeu_si512(to + part * TWO + i * LINE, x[part][i]);
         }
     }
 }
@@ -94,8 +96,8 @@ INLINE void pack_tile(int bf16, bool k_rows, bool transposed, uint16_t *to, cons
 /* The same, faster where nothing is missing */
 INLINE void pack_some(int bf16, bool k_rows, bool transposed, uint16_t *to, const char *const *row,
                       int64_t c, int64_t n, int64_t n_k) {
-    if (n >= TILE_LINES && n_k >= LINE_K) {
-        pack_tile(bf16, k_rows, transposed, to, row, c, TILE_LINES, LINE_K);
+    if (n >= T && n_k >= LINE_K) {
+        pack_tile(bf16, k_rows, transposed, to, row, c, T, LINE_K);
     } else {
         pack_tile(bf16, k_rows, transposed, to, row, c, n, n_k);
     }
@@ -103,22 +105,22 @@ INLINE void pack_some(int bf16, bool k_rows, bool transposed, uint16_t *to, cons
 
 INLINE void pack_parts(int bf16, bool k_rows, bool transposed, uint16_t *to, const du_gemm_src *s,
                        int64_t i0, int64_t n, int64_t k0, int64_t n_k) {
-    int64_t panel = PANEL_ROWS * du_gemm_round_up(n_k, LINE_K) * DU_GEMM_PARTS;
+    int64_t panel = PANEL * du_gemm_round_up(n_k, LINE_K) * PARTS;
     const char *row[LINE_K];
     for (int64_t k = 0; k_rows && k < n_k; k += LINE_K) {
         find_rows(row, bf16, s, k0 + k, n_k - k, i0);
-        for (int64_t i = 0; i < du_gemm_round_up(n, PANEL_ROWS); i += TILE_LINES) {
-            uint16_t *at = to + i / PANEL_ROWS * panel + i % PANEL_ROWS * LINE;
-            pack_some(bf16, k_rows, transposed, at + k * PART_VALUES / LINE_K * DU_GEMM_PARTS, row,
-                      i, n - i, n_k - k);
+        for (int64_t i = 0; i < du_gemm_round_up(n, PANEL); i += T) {
+            uint16_t *at = to + i / PANEL * panel + i % PANEL * LINE;
+            pack_some(bf16, k_rows, transposed, at + k * TWO / LINE_K * PARTS, row, i, n - i,
+                      n_k - k);
         }
     }
-    for (int64_t i = 0; !k_rows && i < du_gemm_round_up(n, PANEL_ROWS); i += TILE_LINES) {
-        uint16_t *at = to + i / PANEL_ROWS * panel + i % PANEL_ROWS * LINE;
+    for (int64_t i = 0; !k_rows && i < du_gemm_round_up(n, PANEL); i += T) {
+        uint16_t *at = to + i / PANEL * panel + i % PANEL * LINE;
         find_rows(row, bf16, s, i0 + i, n - i, k0);
         for (int64_t k = 0; k < n_k; k += LINE_K) {
-            pack_some(bf16, k_rows, transposed, at + k * PART_VALUES / LINE_K * DU_GEMM_PARTS, row,
-                      k, n - i, n_k - k);
+            pack_some(bf16, k_rows, transposed, at + k * TWO / LINE_K * PARTS, row, k, n - i,
+                      n_k - k);
         }
     }
 }
