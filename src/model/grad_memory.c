@@ -14,7 +14,7 @@
 #include "nn/basic.h"
 
 enum {
-    TILE = 384,      /* rows and columns of sums of a gradient's task (GRAD_TILE in nn/gemm.c) */
+    TILE = DU_GEMM_GRAD_TILE,
     SMALL = 1 << 19, /* lists of jobs, ends of leaves, rounding */
 };
 

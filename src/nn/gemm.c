@@ -18,9 +18,7 @@
 
 enum {
     M_TILE = 192, /* rows at most for which A is packed: they stay in the second-level cache */
-    GRAD_TILE =
-        384,   /* rows, and columns, of a gradient's task at most: sums of two leaves do too */
-    TASKS = 4, /* per thread, where tiles do not become too small */
+    TASKS = 4,    /* per thread, where tiles do not become too small */
     M_TILE_MIN = 48,
     N_TILE_MIN = 128,
     PACK_PANELS = 4, /* panels of B of a task */
@@ -129,7 +127,7 @@ static void cut(const du_gemm *g, batch *b, double work_of_task) {
 /* The same of gradients: large tiles, since a task packs both factors, and where that matters as
  * many for each thread. */
 static void cut_grads(const du_gemm *g, batch *b, int64_t n_threads, double work) {
-    int64_t n_cols = count(b->n, GRAD_TILE), n_rows = count(b->m, GRAD_TILE);
+    int64_t n_cols = count(b->n, DU_GEMM_GRAD_TILE), n_rows = count(b->m, DU_GEMM_GRAD_TILE);
     if (b->work * (double)(TASKS * n_threads) > work) {
         n_rows = count(du_gemm_round_up(n_rows * n_cols, n_threads), n_cols);
         n_rows = least(n_rows, count(b->m, M_TILE_MIN));

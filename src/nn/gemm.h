@@ -42,6 +42,10 @@ void du_gemm_pack_fwd(du_ctx *ctx, du_gemm_kind kind, void *to, const du_gemm_sr
 void du_gemm_pack_dgrad(du_ctx *ctx, du_gemm_kind kind, void *to, const du_gemm_src *w, int64_t N,
                         int64_t K);
 
+/* Rows and columns of a gradient that a task computes at most: per thread scratch for one such sum
+ * of each level of the leaves' tree and one more, and for panels of both factors. */
+enum { DU_GEMM_GRAD_TILE = 384 };
+
 /* One gradient of du_gemm_wgrad; k_rows of its factors is not read. */
 typedef struct {
     float *dw; /* [N, K] out, rows lddw apart, when the leaves are the last */
