@@ -40,10 +40,14 @@ static du_err print_text(const du_lr_find *f, du_diag *diag) {
     }
     du_err err = du_cli_table_print(&table, stdout, diag);
     if (err == DU_OK) {
-        printf("\nthe loss falls fastest at lr %.2e, is least at %.2e, and %s\n"
-               "suggested: optim.lr = %.1e\n",
-               f->steepest, f->lowest,
-               f->exploded ? "explodes behind the last line" : "never explodes", f->steepest);
+        printf("\nthe loss falls fastest at lr %.2e, is least at %.2e, and ", f->steepest,
+               f->lowest);
+        if (f->exploded) {
+            printf("explodes at %.2e\n", f->points[f->n - 1].lr);
+        } else {
+            printf("never explodes\n");
+        }
+        printf("suggested: optim.lr = %.1e\n", f->steepest);
     }
     return err;
 }

@@ -116,6 +116,10 @@ static du_err qwen3moe_read_gguf(du_hparams *hp, const du_gguf *g, du_diag *diag
 static du_err read_hf(du_hparams *hp, const json_t *config, du_diag *diag) {
     du_err err = du_hparams_read_hf(hp, config, diag);
     hp->rope_layout = DU_ROPE_NEOX;
+    if (err == DU_OK && hp->kv_rank > 0) {
+        err = du_fail(diag, DU_EUNSUPPORTED,
+                      "kv_lora_rank: an architecture without latent attention");
+    }
     return err;
 }
 

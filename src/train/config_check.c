@@ -23,16 +23,25 @@ static du_err check_lora(const du_train_config *config, du_diag *diag) {
     return wrong ? du_fail(diag, DU_EINVAL, "lora.rank: %s", wrong) : DU_OK;
 }
 
-/* model.* make a model's shape, as far as they are needed. */
+/* model.* make a model's shape, as far as they are needed. Who asks for experts does not get a
+ * model without. */
 static du_err check_model(const du_train_config *config, du_diag *diag) {
     const du_arch *arch;
     du_hparams hp;
     du_diag why;
     du_diag_reset(&why);
     du_err err = du_arch_read_hf(&arch, &hp, config->model, &why);
-    return err == DU_OK
-               ? DU_OK
-               : du_fail(diag, err == DU_ENOMEM ? DU_ENOMEM : DU_EINVAL, "model.*: %s", why.msg);
+    if (err != DU_OK) {
+        return du_fail(diag, err == DU_ENOMEM ? DU_ENOMEM : DU_EINVAL, "model.*: %s", why.msg);
+    }
+    const json_t *experts = json_object_get(config->model, "n_routed_experts");
+    if (hp.router.n_expert == 0 && json_integer_value(experts) > 0) {
+        return du_fail(diag, DU_EINVAL,
+                       "model.n_routed_experts = %lld: a model of model.arch = %s has none",
+                       (long long)json_integer_value(experts),
+                       json_string_value(json_object_get(config->model, "model_type")));
+    }
+    return DU_OK;
 }
 
 du_err du_train_config_check(const du_train_config *config, du_diag *diag) {

@@ -751,6 +751,7 @@ class LearningRate(Base):
         self.assertLess(lines[-1]["loss"], 0.7 * lines[0]["loss"])
         text = self.find(**keys).out
         self.assertIn(f"suggested: optim.lr = {found['steepest']:.1e}\n", text)
+        self.assertIn(f"and explodes at {rates[-1]:.2e}\n", text)
 
     def test_refusals(self):
         """Random tokens teach nothing; --resume goes on, which this does not."""

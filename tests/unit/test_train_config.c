@@ -228,6 +228,16 @@ static void test_check(void **state) {
     assert_int_equal(du_train_config_check(&config, &diag), DU_OK);
     assert_int_equal(set("model.hidden_size=-8"), DU_OK);
     check_says("model.*: hidden_size");
+    assert_int_equal(set("model.hidden_size=8"), DU_OK);
+    assert_int_equal(set("model.n_routed_experts=4"), DU_OK);
+    check_says("model.n_routed_experts = 4: a model of model.arch = llama has none");
+    assert_int_equal(set("model.n_routed_experts=0"), DU_OK);
+    static const char *const latent[] = {"model.kv_lora_rank=4", "model.qk_nope_head_dim=4",
+                                         "model.qk_rope_head_dim=2", "model.v_head_dim=4"};
+    for (size_t i = 0; i < sizeof latent / sizeof *latent; i++) {
+        assert_int_equal(set(latent[i]), DU_OK);
+    }
+    check_says("model.*: kv_lora_rank: an architecture without latent attention");
     du_train_config_done(&config);
 }
 
