@@ -113,8 +113,24 @@ static bool add_frozen(void *user, const du_weight_def *def, int64_t layer, du_m
     if (!du_grow((void **)&qat->frozen, &l->cap, (size_t)qat->n_frozen, sizeof *qat->frozen)) {
         return false;
     }
-    qat->frozen[qat->n_frozen++] = (du_qat_frozen){mat, packed_of(type, mat)};
+    qat->frozen[qat->n_frozen++] = (du_qat_frozen){mat, *mat, packed_of(type, mat)};
     return true;
+}
+
+/* What products are computed with from now on: packed sums of adapters and matrices; or what it was
+ * before. */
+static void show_frozen(du_qat *qat, bool packed) {
+    for (int64_t i = 0; i < qat->n_frozen; i++) {
+        du_qat_frozen *f = &qat->frozen[i];
+        if (f->from.adapter) {
+            ((du_adapter *)(uintptr_t)f->from.adapter)->sum = packed ? &f->packed : NULL;
+        } else {
+            *f->mat = packed ? f->packed : f->from;
+        }
+    }
+    if (qat->n_frozen > 0 && qat->params->model->hp.tied) {
+        qat->params->model->top.output = qat->params->model->top.embed;
+    }
 }
 
 /* The matrices of a frozen model, those that are packed once first among the parts. */
@@ -131,11 +147,8 @@ static bool list_frozen(du_qat *qat) {
         }
         qat->n_once = adapted ? qat->n_once : qat->n_parts;
     }
-    for (int64_t i = 0; good && i < qat->n_frozen; i++) { /* the list does not move any more */
-        du_qat_frozen *f = &qat->frozen[i];
-        if (f->mat->adapter) {
-            ((du_adapter *)(uintptr_t)f->mat->adapter)->sum = &f->packed;
-        }
+    if (good) {
+        show_frozen(qat, true);
     }
     return good;
 }
@@ -162,6 +175,7 @@ du_err du_qat_init(du_qat *qat, const char *type, du_params *params, du_diag *di
 
 void du_qat_done(du_qat *qat) {
     if (qat->params) {
+        show_frozen(qat, false);
         du_mem_unreserve(qat->shown, (size_t)qat->params->n_values * sizeof(float));
     }
     du_mem_unreserve(qat->packed, qat->packed_bytes + 1);
@@ -191,6 +205,10 @@ typedef struct {
     float *scales; /* per thread, of F8 tiles */
 } round_job;
 
+static int64_t scales_of_thread(const du_qat *qat) {
+    return qat->cols_max / DU_F8_TILE + 1;
+}
+
 static void round_part(void *arg, int64_t i, int64_t i_thread) {
     const round_job *job = arg;
     const du_qat *qat = job->qat;
@@ -209,8 +227,7 @@ static void round_part(void *arg, int64_t i, int64_t i_thread) {
     m.row_bytes = du_dtype_row_bytes(m.dtype, m.cols);
     m.data = job->values + i_thread * PART_ROWS * qat->cols_max;
     m.aux_cols = (m.cols + DU_F8_TILE - 1) / DU_F8_TILE;
-    m.aux =
-        m.dtype == DU_F8_E4M3 ? job->scales + i_thread * (qat->cols_max / DU_F8_TILE + 1) : NULL;
+    m.aux = m.dtype == DU_F8_E4M3 ? job->scales + i_thread * scales_of_thread(qat) : NULL;
     pack_rows(&m, 0, from, m.rows);
     for (int64_t row = 0; row < m.rows; row++) {
         du_mat_unpack_row(to + row * m.cols, &m, row);
@@ -222,30 +239,27 @@ static void pack_part(void *arg, int64_t i, int64_t i_thread) {
     const round_job *job = arg;
     const du_qat_part *part = &job->parts[i];
     const du_qat_frozen *f = &job->qat->frozen[part->i];
-    int64_t left = f->mat->rows - part->row0, n = left < PART_ROWS ? left : PART_ROWS;
+    int64_t left = f->from.rows - part->row0, n = left < PART_ROWS ? left : PART_ROWS;
     float *values = job->values + i_thread * PART_ROWS * job->qat->cols_max;
     for (int64_t row = 0; row < n; row++) {
-        du_mat_unpack_row(values + row * f->mat->cols, f->mat, part->row0 + row);
-        du_mat_adapt_row(values + row * f->mat->cols, f->mat, part->row0 + row);
+        du_mat_unpack_row(values + row * f->from.cols, &f->from, part->row0 + row);
+        du_mat_adapt_row(values + row * f->from.cols, &f->from, part->row0 + row);
     }
     pack_rows(&f->packed, part->row0, values, n);
 }
 
-/* What has been packed once is the model's from now on. */
-static void replace_packed(du_qat *qat) {
-    du_model *model = qat->params->model;
-    for (int64_t i = 0; i < qat->n_frozen && qat->n_once > 0; i++) {
-        du_qat_frozen *f = &qat->frozen[i];
-        if (!f->mat->adapter) {
-            *f->mat = f->packed;
-        }
-    }
-    if (model->hp.tied) {
-        model->top.output = model->top.embed;
-    }
+/* What is packed once. */
+static void forget_once(du_qat *qat) {
     qat->n_parts -= qat->n_once;
     memmove(qat->parts, qat->parts + qat->n_once, (size_t)qat->n_parts * sizeof *qat->parts);
     qat->n_once = 0;
+}
+
+du_qat_memory du_qat_measure(const du_qat *qat, int64_t n_threads) {
+    int64_t of_thread = PART_ROWS * qat->cols_max + scales_of_thread(qat);
+    size_t shown = (size_t)du_params_n_here(qat->params) * sizeof(float);
+    return (du_qat_memory){.rounded = qat->shown ? shown : qat->packed_bytes,
+                           .scratch = (size_t)(n_threads * of_thread) * sizeof(float)};
 }
 
 du_err du_qat_show(du_ctx *ctx, du_qat *qat) {
@@ -253,11 +267,11 @@ du_err du_qat_show(du_ctx *ctx, du_qat *qat) {
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     round_job job = {.qat = qat, .parts = qat->parts};
     job.values = DU_SCRATCH(ctx, float, n_threads *PART_ROWS * qat->cols_max);
-    job.scales = DU_SCRATCH(ctx, float, n_threads *(qat->cols_max / DU_F8_TILE + 1));
+    job.scales = DU_SCRATCH(ctx, float, n_threads *scales_of_thread(qat));
     du_err err = job.values && job.scales ? DU_OK : DU_ENOMEM;
     if (err == DU_OK && qat->params->adapters) {
         du_pool_run(ctx->pool, pack_part, &job, qat->n_parts);
-        replace_packed(qat);
+        forget_once(qat);
     } else if (err == DU_OK) {
         du_pool_run(ctx->pool, round_part, &job, qat->n_parts);
         du_params_point(qat->params, qat->shown);

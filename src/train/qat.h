@@ -21,7 +21,8 @@ typedef struct {
 /* A matrix of a frozen model: with an adapter its sum is packed before passes, without one it is
  * packed once and used in the place of what the file has. */
 typedef struct {
-    du_mat *mat;
+    du_mat *mat; /* of the model */
+    du_mat from; /* what it was */
     du_mat packed;
 } du_qat_frozen;
 
@@ -44,15 +45,24 @@ DU_NODISCARD
 du_err du_qat_check_type(const char *type, du_diag *diag);
 
 /* type  a name that `dure quantize` knows, or F8_E4M3; its rules say which tensor gets which type.
- * params is borrowed. Returns DU_OK, DU_EINVAL (an unknown type), DU_ENOMEM. Free with du_qat_done,
- * which takes an empty one. */
+ * params is borrowed; a frozen model's matrices are the packed ones until du_qat_done. Returns
+ * DU_OK, DU_EINVAL (an unknown type), DU_ENOMEM. Free with du_qat_done, which takes an empty one.
+ */
 DU_NODISCARD
 du_err du_qat_init(du_qat *qat, const char *type, du_params *params, du_diag *diag);
 void du_qat_done(du_qat *qat);
 
 /* Rounds the weights as they are now and lets the model point to them, until du_params_point says
- * otherwise; of a frozen model, until the qat is done. Returns DU_OK, DU_ENOMEM (scratch). */
+ * otherwise. Returns DU_OK, DU_ENOMEM (scratch). */
 DU_NODISCARD
 du_err du_qat_show(du_ctx *ctx, du_qat *qat);
+
+/* Memory in bytes. */
+typedef struct {
+    size_t rounded; /* the weights that are shown */
+    size_t scratch; /* of du_qat_show */
+} du_qat_memory;
+
+du_qat_memory du_qat_measure(const du_qat *qat, int64_t n_threads);
 
 #endif
