@@ -35,9 +35,10 @@ static const du_opt opts[] = {
     DU_OPTION_LIST(0, "set", "KEY=VALUE", &sets,
                    "set a key, over what CONFIG says; may be repeated"),
     DU_OPTION_FLAG(0, "keys", &keys, "list the keys: default, unit and meaning"),
-    DU_OPTION_FLAG(0, "plan", &plan,
-                   "tell what the run would take: parameters, operations, memory, speed; train "
-                   "nothing"),
+    DU_OPTION_FLAG(
+        0, "plan", &plan,
+        "tell what the run, or with mpirun one of its processes, would take: parameters, "
+        "operations, memory, speed; train nothing"),
     DU_OPTION_FLAG(0, "lr-find", &lr_find,
                    "test rising learning rates from where the run would begin; keep nothing"),
     DU_OPTION_FLAG(0, "json", &as_json,
@@ -274,7 +275,7 @@ static du_err compute(const du_train_config *config, const char *path, du_diag *
     du_ctx ctx;
     du_err err = du_ranks_agree(ranks, du_cli_ctx_init(&ctx, share > 0 ? share : 1, diag), diag);
     if (err == DU_OK) {
-        err = plan      ? du_cli_train_plan(config, &ctx, as_json, diag)
+        err = plan      ? du_cli_train_plan(config, &ctx, ranks, as_json, diag)
               : lr_find ? du_cli_train_lr_find(config, &ctx, ranks, as_json, quiet, diag)
                         : train(config, path, &ctx, diag);
     }
@@ -314,9 +315,6 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     }
     if (du_cli_infer_params().pin && du_cli_ranks_wanted()) {
         return du_cli_misuse(diag, "--pin: mpirun binds the processes it starts (--bind-to)");
-    }
-    if (plan && du_cli_ranks_wanted()) {
-        return du_cli_misuse(diag, "--plan: plans one process; start it without mpirun");
     }
     if (resume && overwrite) {
         return du_cli_misuse(diag, "--resume keeps what --overwrite removes: choose one");

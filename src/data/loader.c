@@ -78,7 +78,7 @@ static du_err open_shards(du_loader *l, du_diag *diag) {
 }
 
 du_err du_loader_open(du_loader **out, const du_loader_params *params, du_diag *diag) {
-    DU_CHECK(!params->tokens != !params->shards);
+    DU_CHECK(!params->tokens || !params->shards);
     DU_CHECK(!params->tokens || params->token_bytes == 2 || params->token_bytes == 4);
     DU_CHECK(params->seq_len > 0 && params->batch_seqs > 0 && params->n_vocab > 0);
     du_loader *l = du_alloc_zero(1, sizeof *l);
@@ -86,7 +86,9 @@ du_err du_loader_open(du_loader **out, const du_loader_params *params, du_diag *
         return du_fail_nomem(diag, "training data");
     }
     l->params = *params;
-    du_err err = params->tokens ? open_tokens(l, diag) : open_shards(l, diag);
+    du_err err = params->tokens   ? open_tokens(l, diag)
+                 : params->shards ? open_shards(l, diag)
+                                  : DU_OK;
     if (err != DU_OK) {
         du_loader_close(l);
         return err;
@@ -214,20 +216,36 @@ static du_err read_packed(const du_loader *l, int64_t q, du_loader_batch *out, i
     return err;
 }
 
+static void draw(const du_loader *l, int64_t q, du_loader_batch *out, int64_t row) {
+    du_rng rng;
+    du_rng_init(&rng, du_rng_hash(l->params.seed, (uint64_t)q));
+    for (int64_t i = row; i < row + out->seq_len; i++) {
+        uint64_t n_vocab = (uint64_t)l->params.n_vocab;
+        out->tokens[i] = i > row ? out->targets[i - 1] : (int32_t)du_rng_below(&rng, n_vocab);
+        out->targets[i] = (int32_t)du_rng_below(&rng, n_vocab);
+    }
+    out->n_targets += out->seq_len;
+}
+
 du_err du_loader_read(const du_loader *loader, int64_t s, du_loader_batch *out, du_diag *diag) {
     DU_CHECK(!loader->shards == !out->first && out->seq_len == loader->params.seq_len);
     if (s < 0 || s > INT64_MAX / out->n_seq - 1) {
         return du_fail(diag, DU_ELIMIT, "there is no micro-batch %lld", (long long)s);
     }
-    if (!loader->shards && !du_map_is_current(&loader->map, loader->path)) {
+    if (loader->path && !du_map_is_current(&loader->map, loader->path)) {
         return du_fail(diag, DU_EIO, "%s: changed since it was opened", loader->path);
     }
     du_err err = DU_OK;
     out->n_targets = 0;
     for (int64_t b = 0; b < out->n_seq && err == DU_OK; b++) {
         int64_t q = s * out->n_seq + b, row = b * out->seq_len;
-        err = loader->shards ? read_packed(loader, q, out, row, diag)
-                             : read_tokens(loader, q, out, row, diag);
+        if (loader->shards) {
+            err = read_packed(loader, q, out, row, diag);
+        } else if (loader->path) {
+            err = read_tokens(loader, q, out, row, diag);
+        } else {
+            draw(loader, q, out, row);
+        }
     }
     return err;
 }

@@ -14,7 +14,10 @@
  *
  * Shards (data/shards.h) hold n sequences, or k times as many where they were packed k times as
  * long as wanted: sequence q is number q mod n in their order, or in the permutation of pass q / n.
- * Each row tells where its document begins, and only targets that count are given. */
+ * Each row tells where its document begins, and only targets that count are given.
+ *
+ * Without data all tokens are random, of a vocabulary whose size alone is known: to try what a run
+ * takes. */
 #ifndef DU_DATA_LOADER_H
 #define DU_DATA_LOADER_H
 
@@ -26,7 +29,7 @@
 typedef struct {
     const char *tokens;  /* borrowed for the call: a file of little-endian numbers of tokens */
     int64_t token_bytes; /* of each of them, 2 or 4 */
-    const char *shards;  /* or a folder of shards, where tokens is NULL */
+    const char *shards;  /* or a folder of shards, where tokens is NULL; both NULL: no data */
     bool validation;     /* of shards: their part for validation */
     int64_t n_vocab;     /* tokens are below this */
     int64_t seq_len, batch_seqs;

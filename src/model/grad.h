@@ -106,6 +106,7 @@ void du_grad_set_leaves(du_grad *grad, int64_t n_leaves);
 typedef struct {
     size_t values;  /* gradients */
     size_t nodes;   /* partial sums that wait between micro-batches */
+    size_t terms;   /* of these, sums that are kept apart for other processes */
     size_t kept;    /* for the backward pass */
     size_t scratch; /* most that a pass holds for itself; enough for ctx->scratch as one chunk */
     size_t logits;  /* of that, logits */

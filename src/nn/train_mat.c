@@ -77,11 +77,15 @@ static du_err multiply(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, 
                    : du_gemm_fwd(ctx, kind, jobs, n);
 }
 
+static int64_t rows_of_piece(const du_mat *w) {
+    int64_t n_rows = UNPACK_VALUES / w->cols / PIECE_ROWS * PIECE_ROWS;
+    return n_rows > 0 ? n_rows : PIECE_ROWS;
+}
+
 /* A product with a matrix that is unpacked piece by piece. */
 static du_err in_pieces(du_ctx *ctx, du_gemm_kind kind, const du_train_job *job, bool dgrad) {
     const du_mat *w = seen(job->w);
-    int64_t n_rows = UNPACK_VALUES / w->cols / PIECE_ROWS * PIECE_ROWS;
-    n_rows = n_rows > 0 ? n_rows : PIECE_ROWS;
+    int64_t n_rows = rows_of_piece(w);
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     float *to = DU_SCRATCH(ctx, float, n_rows * w->cols);
     du_err err = to ? DU_OK : DU_ENOMEM;
@@ -318,4 +322,60 @@ du_err du_train_wgrad(du_ctx *ctx, const du_train *tr, const du_train_pair *pair
     err = err ? err : du_gemm_wgrad(ctx, tr->kind, g.grads, g.n_grads, tr->sums.leaves);
     du_arena_release(ctx->scratch, mark);
     return err;
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* Of the factor that is packed whole, forward or backward. */
+static size_t panels_of(const du_gemm *g, int64_t N, int64_t K) {
+    return larger(du_gemm_b_bytes(g, N, K), du_gemm_b_bytes(g, K, N));
+}
+
+static size_t floats(int64_t n) {
+    return (size_t)n * sizeof(float);
+}
+
+/* As base_products cuts them. */
+static void add_matrix(du_train_room *room, const du_mat *w) {
+    int64_t n_values = w->rows * w->cols;
+    if (is_used_as_it_lies(w)) {
+        room->panels += panels_of(room->gemm, w->rows, w->cols);
+        return;
+    }
+    if (room->n_unpacked + n_values > UNPACK_VALUES) {
+        room->most = larger(room->most, room->panels + floats(room->n_unpacked));
+        room->panels = 0;
+        room->n_unpacked = 0;
+    }
+    if (n_values > UNPACK_VALUES) {
+        int64_t n_rows = rows_of_piece(w);
+        size_t piece = floats(n_rows * w->cols) + panels_of(room->gemm, n_rows, w->cols);
+        room->most = larger(room->most, piece);
+        return;
+    }
+    room->panels += panels_of(room->gemm, w->rows, w->cols);
+    room->n_unpacked += n_values;
+}
+
+void du_train_room_add(du_train_room *room, const du_mat *w, int64_t T) {
+    const du_adapter *d = w->adapter;
+    add_matrix(room, seen(w));
+    if (d) {
+        size_t of_a = panels_of(room->gemm, d->rank, w->cols);
+        size_t of_b = panels_of(room->gemm, w->rows, d->rank);
+        room->u += floats(T * d->rank);
+        room->low += d->sum ? 0 : floats(T * d->rank);
+        room->narrow += larger(of_a, of_b);
+    }
+}
+
+size_t du_train_room_products(const du_train_room *room) {
+    size_t last = room->panels + floats(room->n_unpacked);
+    return larger(larger(room->most, last), room->low > 0 ? room->low + room->narrow : 0);
+}
+
+size_t du_train_room_gradients(const du_train_room *room) {
+    return 2 * room->u + room->narrow;
 }

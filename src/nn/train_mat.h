@@ -42,6 +42,21 @@ du_err du_train_fwd(du_ctx *ctx, du_gemm_kind kind, const du_train_job *jobs, in
 DU_NODISCARD
 du_err du_train_dgrad(du_ctx *ctx, du_gemm_kind kind, const du_train_job *jobs, int64_t n_jobs);
 
+/* Scratch of calls before they are made: of those that a matrix for T rows each was added to. The
+ * tiles that gradients are summed in are left out. Begins as {.gemm = the products' kind}. */
+typedef struct {
+    const du_gemm *gemm;
+    size_t most;        /* of products that are over before the last ones */
+    int64_t n_unpacked; /* of the last ones, values */
+    size_t panels;      /* their factors */
+    size_t u, low;      /* of adapters: rows of u, or v; of those without a sum in fewer bits */
+    size_t narrow;      /* their factors */
+} du_train_room;
+
+void du_train_room_add(du_train_room *room, const du_mat *w, int64_t T);
+size_t du_train_room_products(const du_train_room *room);  /* du_train_fwd, du_train_dgrad */
+size_t du_train_room_gradients(const du_train_room *room); /* du_train_wgrad */
+
 /* The factors of a matrix's gradient: dy [T,N] and x [T,K] of the leaves whose rows `end` tells. */
 typedef struct {
     const du_mat *w;

@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 /* Between experts; also what becomes of an error in the middle of a pass. */
 static du_err exchange(void *user, du_err before, const du_spread_part *send,
                        const du_spread_part *receive) {
@@ -76,7 +78,7 @@ static du_err open_loader(du_loader **out, const du_passes *p, bool validation, 
                        : shards   ? config->data.shards
                                   : config->data.tokens;
     const char *key = validation ? "data.validation" : shards ? "data.shards" : "data.tokens";
-    du_loader_params params = {.tokens = shards ? NULL : path,
+    du_loader_params params = {.tokens = shards || !*path ? NULL : path,
                                .shards = shards ? path : NULL,
                                .validation = validation,
                                .token_bytes = config->data.token_bytes,
@@ -230,6 +232,7 @@ static du_err add_round(du_passes *p, int64_t i_round, int64_t n_targets, int64_
 static du_err add_rounds(du_passes *p, int64_t n_targets, int64_t *n_next, du_diag *diag) {
     const du_batch_split *s = p->split;
     du_err err = begin_passes(p, s->n_rounds > 0, diag);
+    double start = du_clock_s();
     for (int64_t i = 0; i < s->n_rounds && err == DU_OK; i++) {
         err = add_round(p, i, n_targets, n_next, diag);
         if (s->spread) {
@@ -238,6 +241,7 @@ static du_err add_rounds(du_passes *p, int64_t n_targets, int64_t *n_next, du_di
             err = err ? err : du_grad_reduce_add(p->ctx, &p->reduce, nodes, diag);
         }
     }
+    p->rounds_s = du_clock_s() - start;
     end_passes(p);
     if (s->spread) {
         return err;

@@ -35,6 +35,7 @@ typedef struct {
     /* Of the token behind the next, with mtp.weight; [rows of the batch] */
     int32_t *next_targets;
     double *next_losses;
+    double rounds_s; /* of the last step, seconds: what more micro-batches would take again */
 } du_passes;
 
 /* Without data. p stays where it is.
@@ -46,7 +47,8 @@ du_err du_passes_init(du_passes *p, du_ctx *ctx, du_params *params, const du_bat
                       const du_optim *optim, du_diag *diag);
 void du_passes_done(du_passes *p);
 
-/* Opens the data that the configuration names. The errors of the loader, DU_ENOMEM. */
+/* Opens the data that the configuration names, random tokens where it names none. The errors of the
+ * loader, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_passes_open(du_passes *p, du_diag *diag);
 

@@ -5,20 +5,35 @@
 
 #include "model/grad.h"
 #include "train/config.h"
+#include "train/ranks.h"
 
 enum { DU_PLAN_LEVELS = DU_RECOMPUTE_LAYER + 1 };
 
+/* What a process takes of a run. */
 typedef struct {
-    int64_t n_weights, n_active; /* of these, what one token uses: chosen experts, of an embedding
-                                    of its own one row */
-    int64_t step_tokens;         /* of a step's micro-batches */
-    du_grad_flops flops;         /* per token, as the configuration says */
-    double rule_flops;           /* 6 n_active, the rule of thumb (Kaplan et al. 2020, arXiv
-                                    2001.08361, section 2.1) */
+    int64_t n_ranks;
+    int64_t n_here;         /* of them on its machine */
+    int64_t n_seq, n_micro; /* its micro-batches of a step */
+} du_train_share;
+
+typedef struct {
+    du_train_share share;         /* of the process whose plan it is */
+    int64_t n_weights, n_trained; /* all, frozen ones too */
+    int64_t n_active;             /* what one token uses: chosen experts, of an embedding of its own
+                                     one row */
+    int64_t step_tokens;          /* of all micro-batches of all processes */
+    du_grad_flops flops;          /* per token, as the configuration says */
+    double rule_flops;            /* 6 times what is trained and used, 4 times what is frozen: the
+                                     rule of thumb (Kaplan et al. 2020, arXiv 2001.08361, section
+                                     2.1), without gradients of what is frozen */
     double token_bytes; /* read and written per token at least: weights twice and gradients once per
                            micro-batch, the optimizer's blocks, activations that are kept twice */
-    /* Memory in bytes */
+    double sent_bytes;  /* that the process sends to others per step */
+    /* Memory in bytes, that of one process */
     size_t weights, gradients, moments, mean, rounded; /* rounded: with qat.type */
+    size_t frozen; /* of a frozen model what is derived from its files */
+    size_t mapped; /* and what passes read of the files themselves, which processes on a machine
+                      share and which needs no memory of its own: not in total */
     struct {
         size_t nodes, kept, scratch, logits; /* of du_grad_memory; logits are part of scratch */
         size_t total;
@@ -29,32 +44,26 @@ typedef struct {
     double run_s;         /* of all steps, those that grow too */
 } du_train_plan;
 
-/* What one of several processes takes of a run. */
-typedef struct {
-    int64_t n_ranks;
-    int64_t n_here;         /* of them on its machine */
-    int64_t n_seq, n_micro; /* its micro-batches of a step */
-} du_train_share;
-
-/* The plan of a configuration for a model of that shape (a config.json), whose weights take no
- * memory. ctx needs pool and kern alone. Where experts are spread, that of the process that has
- * most of them; rows at experts are counted as if these were chosen equally often.
- * share  NULL: one process is alone
- * Returns DU_OK, DU_ELIMIT, DU_ENOMEM, and the errors of
- * du_params_new. */
+/* The plan of a configuration for what it trains, whose values are not touched. ctx needs pool and
+ * kern alone. Among ranks that of the one that has most: where experts are spread params are then
+ * its own, and rows at experts are counted as if these were chosen equally often. Nothing is
+ * exchanged.
+ * Returns DU_OK, DU_ELIMIT, DU_ENOMEM, the errors of du_trainable_check and du_qat_init. */
 DU_NODISCARD
 du_err du_train_plan_make(du_train_plan *out, const du_ctx *ctx, const du_train_config *config,
-                          const json_t *shape, const du_train_share *share, du_diag *diag);
+                          du_params *params, du_ranks *ranks, du_diag *diag);
 
 /* DU_ENOMEM, with the numbers and the keys to change, where the run does not fit. */
 DU_NODISCARD
 du_err du_train_plan_check(const du_train_plan *plan, const du_train_config *config, du_diag *diag);
 
-/* Measures step_s and tok_s: passes and updates of as many layers of the model's shape, on as many
- * sequences, as about two seconds allow, in proportion to the operations that are left out.
- * ctx->scratch is used. Returns DU_OK, DU_ENOMEM. */
+/* Measures step_s and tok_s: steps, as the trainer makes them, of random tokens with as many layers
+ * of the model, and on as many sequences, as about two seconds allow, in proportion to the
+ * operations that are left out. All ranks call it together; the slowest counts.
+ * shape  of du_trainable_shape
+ * Returns DU_OK, DU_ENOMEM, and errors of du_trainable_new, du_trainer_of and du_trainer_step. */
 DU_NODISCARD
 du_err du_train_plan_probe(du_train_plan *plan, du_ctx *ctx, const du_train_config *config,
-                           const json_t *shape, du_diag *diag);
+                           const json_t *shape, du_ranks *ranks, du_diag *diag);
 
 #endif

@@ -61,8 +61,17 @@ static bool moves_biases(const void *user, const char *module) {
     return config->router.bias_step > 0;
 }
 
+/* Leaves the first n layers of the trunk, and none behind it. */
+static void cut(du_model *model, int64_t n) {
+    if (n < model->hp.n_layer) {
+        model->hp.n_layer = n;
+        model->hp.n_nextn = 0;
+    }
+}
+
 /* The adapters of init's model, which stays in its files. */
-static du_err new_adapters(du_params **out, const du_train_config *config, du_diag *diag) {
+static du_err new_adapters(du_params **out, const du_train_config *config, const json_t *shape,
+                           du_diag *diag) {
     double alpha = du_train_config_lora_alpha(config);
     du_lora lora = {.rank = config->lora.rank,
                     .scale = alpha / (double)config->lora.rank,
@@ -73,8 +82,13 @@ static du_err new_adapters(du_params **out, const du_train_config *config, du_di
     du_model *model = NULL;
     du_params *params = NULL;
     du_err err = du_model_open(&model, config->init, diag);
+    if (err == DU_OK && shape) {
+        cut(model, json_integer_value(json_object_get(shape, "num_hidden_layers")));
+    }
     err = err ? err : du_lora_new(&params, model, &lora, diag);
-    err = err ? err : du_lora_check_targets(config->lora.targets, params, diag);
+    if (err == DU_OK && !shape) {
+        err = du_lora_check_targets(config->lora.targets, params, diag);
+    }
     if (err != DU_OK) {
         du_params_free(params);
         return err;
@@ -85,7 +99,7 @@ static du_err new_adapters(du_params **out, const du_train_config *config, du_di
 
 du_err du_trainable_new(du_params **out, const du_train_config *config, const json_t *shape,
                         du_diag *diag) {
-    return config->lora.rank > 0 ? new_adapters(out, config, diag)
+    return config->lora.rank > 0 ? new_adapters(out, config, shape, diag)
                                  : du_params_new(out, shape, diag);
 }
 

@@ -12,11 +12,12 @@
 DU_NODISCARD
 du_err du_trainable_shape(json_t **out, const du_train_config *config, du_diag *diag);
 
-/* Zeros.
+/* Zeros; none of their memory is touched.
  * out    free with du_params_free; untouched on failure
- * shape  a config.json; not read with lora.rank
+ * shape  a config.json; with lora.rank NULL, or an object that says num_hidden_layers: so many
+ *        layers of init's model, and none behind its trunk
  * Returns DU_OK and the errors of du_params_new; with lora.rank those of du_model_open and
- * DU_EINVAL (lora.targets names no layer). */
+ * DU_EINVAL (lora.targets names no layer of the whole model). */
 DU_NODISCARD
 du_err du_trainable_new(du_params **out, const du_train_config *config, const json_t *shape,
                         du_diag *diag);

@@ -12,16 +12,10 @@
 
 /* Refuses what does not fit, and takes scratch as one piece, so that none of it is lost between
  * pieces. */
-static du_err take_room(du_trainer *t, const json_t *shape, du_diag *diag) {
+static du_err take_room(du_trainer *t, du_diag *diag) {
     const du_train_config *config = t->config;
-    du_span most = du_batch_split_spans(&t->split, 0)[0]; /* no rank has more */
-    du_train_share share = {.n_ranks = du_ranks_n(t->ranks),
-                            .n_here = t->ranks ? t->ranks->link.n_here : 1,
-                            .n_seq = t->split.n_seq,
-                            .n_micro = t->split.spread ? t->split.n_rounds
-                                                       : (most.end - most.first) / t->split.n_seq};
     du_train_plan plan;
-    du_err err = du_train_plan_make(&plan, t->ctx, config, shape, &share, diag);
+    du_err err = du_train_plan_make(&plan, t->ctx, config, t->params, t->ranks, diag);
     err = err ? err : du_train_plan_check(&plan, config, diag);
     du_arena_mark mark = du_arena_get_mark(t->ctx->scratch);
     if (err == DU_OK && !DU_SCRATCH(t->ctx, char, plan.levels[config->recompute].scratch)) {
@@ -31,22 +25,18 @@ static du_err take_room(du_trainer *t, const json_t *shape, du_diag *diag) {
     return err;
 }
 
-du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
-                      const json_t *shape, du_ranks *ranks, du_diag *diag) {
+du_err du_trainer_of(du_trainer **out, du_ctx *ctx, const du_train_config *config,
+                     du_params *params, du_ranks *ranks, du_diag *diag) {
     du_trainer *t = du_alloc_zero(1, sizeof *t);
     if (!t) {
+        du_params_free(params);
         return du_fail_nomem(diag, "the trainer");
     }
-    *t = (du_trainer){.config = config, .ctx = ctx, .ranks = ranks};
-    int64_t rank = du_ranks_rank(ranks), n_ranks = du_ranks_n(ranks);
-    bool adapters = config->lora.rank > 0;
+    *t = (du_trainer){.config = config, .ctx = ctx, .ranks = ranks, .params = params};
     du_err err = du_batch_split_init(&t->split, config, ranks, diag);
-    bool spread = t->split.spread;
-    err = err || adapters ? err : take_room(t, shape, diag);
-    err = err ? err : du_trainable_new(&t->params, config, shape, diag);
-    err = err ? err : du_trainable_check(t->params, config, spread ? n_ranks : 0, diag);
-    if (err == DU_OK && spread) {
-        du_params_spread(t->params, rank, n_ranks);
+    err = err ? err : take_room(t, diag);
+    if (err == DU_OK && t->split.spread) {
+        du_params_spread(t->params, du_ranks_rank(ranks), du_ranks_n(ranks));
     }
     err = err ? err : du_optim_init(&t->optim, config, t->params, ranks, diag);
     err = err ? err : du_passes_init(&t->passes, ctx, t->params, &t->split, &t->optim, diag);
@@ -54,15 +44,20 @@ du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *conf
         int64_t n_counts = du_grad_get_parts(t->passes.grad).n_counts;
         err = du_expert_load_init(&t->load, t->params, n_counts, diag);
     }
-    if (err == DU_OK && !adapters) {
-        t->flops = du_grad_count(t->params, (du_grad_keep)config->recompute, config->seq_len);
-    }
     if (err != DU_OK) {
         du_trainer_free(t);
         return err;
     }
+    t->flops = du_grad_count(t->params, (du_grad_keep)config->recompute, config->seq_len);
     *out = t;
     return DU_OK;
+}
+
+du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
+                      const json_t *shape, du_ranks *ranks, du_diag *diag) {
+    du_params *params = NULL;
+    du_err err = du_trainable_new(&params, config, shape, diag);
+    return err ? err : du_trainer_of(out, ctx, config, params, ranks, diag);
 }
 
 void du_trainer_free(du_trainer *t) {

@@ -27,14 +27,18 @@ typedef struct {
     double peak;         /* operations per second of the machine, 0: unknown; set by the caller */
 } du_trainer;
 
-/* Weights and moments are zeros, there is no data. Among ranks all call this function and those
- * below, and return the same.
- * shape  that of du_trainable_shape
- * ranks  borrowed
- * Returns DU_OK, DU_EFORMAT (no model's config.json), DU_EUNSUPPORTED (an architecture without a
- * backward pass, a key that needs what the model has not), DU_ENOMEM (also where the plan of the
- * run does not fit; ctx->scratch grows to what it says); with lora.rank, for which no plan is made,
- * the errors of du_trainable_new. */
+/* Moments are zeros, there is no data. Among ranks all call this function and those below, and
+ * return the same.
+ * params  of du_trainable_new; taken over, also on failure
+ * ranks   borrowed
+ * Returns DU_OK, DU_EUNSUPPORTED (an architecture without a backward pass), DU_ENOMEM (also where
+ * the plan of the run does not fit; ctx->scratch grows to what it says), and the errors of
+ * du_train_plan_make. */
+DU_NODISCARD
+du_err du_trainer_of(du_trainer **out, du_ctx *ctx, const du_train_config *config,
+                     du_params *params, du_ranks *ranks, du_diag *diag);
+
+/* The same of what a shape makes (du_trainable_shape). Also the errors of du_trainable_new. */
 DU_NODISCARD
 du_err du_trainer_new(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                       const json_t *shape, du_ranks *ranks, du_diag *diag);
@@ -44,7 +48,7 @@ void du_trainer_free(du_trainer *trainer); /* takes NULL */
 DU_NODISCARD
 du_err du_trainer_begin(du_trainer *trainer, du_diag *diag);
 
-/* Opens the data that the configuration names. The errors of du_passes_open. */
+/* Opens the data. The errors of du_passes_open. */
 DU_NODISCARD
 du_err du_trainer_open_data(du_trainer *trainer, du_diag *diag);
 

@@ -204,6 +204,54 @@ class Ranks(Base):
         for name in ("adapter_model.safetensors", "state.safetensors"):
             self.assertTrue(self.files("all1", 12)[name] == self.files("parts", 12)[name], name)
 
+    def plan(self, n_ranks, out, *words, **more):
+        return json.loads(self.train(n_ranks, out, "--plan", "--json", *words, **more)[0])
+
+    def test_plan(self):
+        """One rank's, by the first alone: its share of moments, of sequences, of experts; what
+        all of them on this machine take."""
+        self.train(1, "start", model="deepseek")
+        init = self.path("start", "step-000012")
+        alone = self.plan(1, "a", model="deepseek")
+        plan = self.plan(4, "a", model="deepseek")
+        memory, ranks = plan["memory_bytes"], plan["ranks"]
+        self.assertEqual([ranks[key] for key in ("n", "here", "sequences", "micro_batches")],
+                         [4, 4, 2, 1])
+        self.assertEqual(ranks["total_here"], 4 * memory["total"]["cheap"])
+        self.assertEqual(memory["weights"], alone["memory_bytes"]["weights"])
+        for kind in ("moments", "mean"):
+            self.assertAlmostEqual(4 * memory[kind], alone["memory_bytes"][kind], delta=64)
+        self.assertGreater(ranks["sent_bytes_per_step"], 1.5 * memory["weights"])
+        for key in ("params", "tokens_per_step", "flops_forward"):
+            self.assertEqual(plan[key], alone[key])
+        self.assertAlmostEqual(plan["run_s"], 12 * plan["step_s"])
+        self.assertAlmostEqual(plan["tok_s"] * plan["step_s"], plan["tokens_per_step"])
+        # 8 experts of one layer and of the block behind the trunk: 2, 3 and 3
+        spread = self.plan(3, "a", model="deepseek", keys=SPREAD)
+        saved = memory["weights"] - spread["memory_bytes"]["weights"]
+        self.assertEqual(saved, 4 * 5 * 2 * 3 * 32 * 16)
+        self.assertGreater(spread["tok_s"], 0)
+        adapters = self.plan(2, "a", model="given", keys={"init": init, "lora.rank": 4})
+        self.assertEqual(adapters["ranks"]["n"], 2)
+        self.assertGreater(adapters["memory_bytes"]["mapped"], 0)
+        self.assertGreater(adapters["tok_s"], 0)
+        text, err = self.train(2, "a", "--plan", model="deepseek")
+        self.assertEqual(err, "")
+        for words in ("of 2 processes one takes", "in 2 processes here", "sent by one per step"):
+            self.assertEqual(text.count(words), 1, text)
+        self.assertFalse(os.path.exists(self.path("a")))
+
+    def test_plan_refuses(self):
+        """What ranks on this machine do not have together, though each alone would."""
+        alone = self.plan(1, "a")["memory_bytes"]
+        for words in (("--plan", "--json"), ()):
+            n = 0.6 * alone["available"] / (alone["kept"] / 4)  # sequences
+            keys = {"batch_seqs": 1 << int(n).bit_length() - 1, "accumulate": 2}
+            _, err = self.train(2, "a", *words, keys=keys, status=1)
+            self.assertEqual(len(re.findall(r"needs \d+ MB in each of 2 processes on this machine, "
+                                            r"\d+ MB in all, and \d+ MB are free: .*batch_seqs",
+                                            err)), 1, err)
+
     def test_resume_with_another_number(self):
         self.train(1, "whole", model="deepseek")
         for n_ranks, steps in ((2, 3), (4, 7), (1, 10), (2, 12)):

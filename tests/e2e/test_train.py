@@ -692,6 +692,10 @@ class Plan(Base):
             self.assertEqual(memory["total"]["cheap"], sum(memory[kind] for kind in kinds))
             self.assertEqual(memory["moments"], 2 * memory["weights"])
             self.assertEqual(memory["mean"], memory["weights"])
+            self.assertEqual((memory["mapped"], memory["frozen"]), (0, 0))
+            self.assertEqual(plan["params_trained"], plan["params"])
+            self.assertEqual(plan["ranks"]["n"], 1)
+            self.assertEqual(plan["ranks"]["sent_bytes_per_step"], 0)
             self.assertEqual(plan["tokens_per_step"], 64)
             self.assertEqual(plan["flops_rule"], 6 * plan["params_active"])
             self.assertTrue(plan["fits"])
@@ -706,6 +710,43 @@ class Plan(Base):
         text = self.plan("text").out
         for word in ("parameters", "forward", "moments", "recompute = cheap (set)", "tok/s"):
             self.assertIn(word, text)
+
+    def test_adapters(self):
+        """Over F32 and quantised files: what is frozen apart from what a run needs memory for."""
+        start, file, mapped = program.model("deepseek_v3_noqlora"), self.path("q8.gguf"), []
+        program.run("convert", start, file, "--type", "q8_0")
+        shapes = json.loads(self.plan("shape", "--json", model=None, init=start).out)
+        with open(os.path.join(start, "config.json"), encoding="utf-8") as config:
+            shape = json.load(config)
+        narrow = shape["hidden_size"] + shape["num_attention_heads"] * shape["v_head_dim"]
+        biases = (shape["num_hidden_layers"] - shape["first_k_dense_replace"]) * shape["n_routed_experts"]
+        for init in (start, file):
+            keys = {"init": init, "lora.rank": 4, "lora.targets": "o_proj",
+                    "router.bias_step": 0.01}
+            plan = json.loads(self.plan("adapters", "--json", model=None, **keys).out)
+            memory = plan["memory_bytes"]
+            trained = shape["num_hidden_layers"] * 4 * narrow + biases
+            self.assertEqual(plan["params_trained"], trained)
+            self.assertEqual(plan["params"], shapes["params"] + trained)
+            kinds = ("frozen", "weights", "rounded", "gradients", "waiting", "moments", "mean",
+                     "kept", "scratch")
+            self.assertEqual(memory["total"]["cheap"], sum(memory[kind] for kind in kinds))
+            self.assertEqual(memory["moments"], 2 * memory["weights"])
+            self.assertLess(memory["weights"], 4 * trained + 64 * 2 * shape["num_hidden_layers"])
+            self.assertTrue(memory["mapped_stays"])
+            mapped.append(memory["mapped"])
+            # no gradients of frozen matrices
+            self.assertLess(plan["flops_backward"], 0.8 * shapes["flops_backward"])
+            self.assertGreater(plan["flops_forward"], shapes["flops_forward"])
+            self.assertGreater(plan["tok_s"], 0)
+            text = self.plan("adapters", model=None, **keys).out
+            for word in ("frozen weights", "adapters", "  trained", "tok/s"):
+                self.assertIn(word, text)
+        self.assertLess(mapped[1], 0.6 * mapped[0])  # of F16
+        large = {"init": file, "lora.rank": 4, "batch_seqs": 1 << 20, "seq_len": 1024}
+        for words in (("--plan", "--json"), ()):
+            done = program.run("train", self.config("large", None, **large), *words, status=1)
+            self.assertRegex(done.err, r"the run needs \d+ MB and \d+ MB are free: .*batch_seqs")
 
     def test_what_does_not_fit_is_refused(self):
         """With the numbers and keys, by the plan and by the run."""

@@ -275,6 +275,43 @@ static void survives_short_memory(void **state) {
     test_tmp_remove(&tmp);
 }
 
+/* No data: random tokens, of which each is the target of the one before, the same by the same seed.
+ */
+static void random_tokens(void **state) {
+    (void)state;
+    du_diag diag;
+    du_loader *a, *b;
+    du_loader_params params = {.n_vocab = 50, .seq_len = 40, .batch_seqs = 3, .seed = 4};
+    du_diag_reset(&diag);
+    assert_ok(du_loader_open(&a, &params, &diag), &diag);
+    params.seed = 5;
+    assert_ok(du_loader_open(&b, &params, &diag), &diag);
+    du_loader_batch one = batch_of(a), other = batch_of(b);
+    int64_t n = params.seq_len * params.batch_seqs, n_same = 0;
+    read_batch(b, 2, &other);
+    int32_t seen[50] = {0};
+    for (int64_t s = 0; s < 3; s++) {
+        read_batch(a, s, &one);
+        assert_int_equal(one.n_targets, n);
+        for (int64_t i = 0; i < n; i++) {
+            assert_in_range(one.tokens[i], 0, 49);
+            assert_true(i % params.seq_len == 0 || one.tokens[i] == one.targets[i - 1]);
+            seen[one.targets[i]]++;
+            n_same += s == 2 && one.tokens[i] == other.tokens[i];
+        }
+    }
+    for (int i = 0; i < 50; i++) {
+        assert_true(seen[i] > 0);
+    }
+    assert_true(n_same < n / 10);
+    read_batch(b, 2, &one);
+    assert_memory_equal(one.tokens, other.tokens, (size_t)n * sizeof *one.tokens);
+    du_loader_batch_done(&one);
+    du_loader_batch_done(&other);
+    du_loader_close(a);
+    du_loader_close(b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sequential_is_as_defined),
@@ -284,6 +321,7 @@ int main(void) {
         cmocka_unit_test(tokens_outside_the_vocabulary_are_refused),
         cmocka_unit_test(changed_files_are_refused),
         cmocka_unit_test(survives_short_memory),
+        cmocka_unit_test(random_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

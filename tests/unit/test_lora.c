@@ -5,10 +5,9 @@
 #include <math.h>
 
 #include "base/json.h"
-#include "model/convert.h"
+#include "frozen.h"
 #include "model/lora.h"
 #include "oracle/gradients.h"
-#include "tmp.h"
 #include "train/qat.h"
 
 enum { RANK = 2 };
@@ -65,38 +64,8 @@ static du_params *empty_params(const char *json) {
     return p;
 }
 
-static du_dtype choose(void *user, const du_out_tensor *t) {
-    (void)t;
-    return ((const base *)user)->type;
-}
-
-/* The path of the base's file, made of random weights. */
-static const char *make_file(test_tmp *tmp, const base *b) {
-    du_params *p = empty_params(b->json);
-    du_convert_params how = {0};
-    du_convert_stats stats;
-    du_params_init(p, 0.2, 7);
-    for (int64_t i = 0; i < p->n; i++) {
-        for (int64_t k = 0; p->at[i].def->chooses && k < p->at[i].cols; k++) {
-            p->values[p->at[i].offset + k] = 0.01f * (float)(k * k % 3);
-        }
-    }
-    const char *dir = test_tmp_file(tmp, "base");
-    assert_ok(du_convert_hf(p->model, dir, NULL, &how, &stats, &diag), &diag);
-    du_params_free(p);
-    if (b->type == DU_F32) {
-        return dir;
-    }
-    du_model *model;
-    du_gguf_writer *w;
-    how = (du_convert_params){.choose = choose, .user = (void *)(uintptr_t)b};
-    assert_ok(du_model_open(&model, dir, &diag), &diag);
-    assert_ok(du_gguf_writer_new(&w, &diag), &diag);
-    const char *path = test_tmp_file(tmp, "base.gguf");
-    assert_ok(du_convert_gguf(model, w, path, &how, &stats, &diag), &diag);
-    du_gguf_writer_close(w);
-    du_model_close(model);
-    return path;
+static const char *make_file(const test_tmp *tmp, const base *b) {
+    return frozen_file(tmp, b->json, b->type);
 }
 
 static bool wants(const void *user, const char *module) {
