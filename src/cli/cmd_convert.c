@@ -9,11 +9,15 @@
 enum { KEEP, F32, F16, BF16, Q8_0 };
 
 static int type = KEEP;
+static bool mean;
 static bool as_json;
 
 static const du_opt opts[] = {
     DU_OPTION_CHOICE(0, "type", "keep|f32|f16|bf16|q8_0", &type,
                      "number type of the matrices (keep: each tensor's own; FP8 becomes BF16)"),
+    DU_OPTION_FLAG(0, "mean", &mean,
+                   "write the running mean of the weights (IN: a checkpoint of a run with "
+                   "ema.decay) instead of the last ones"),
     DU_OPTION_FLAG(0, "json", &as_json, "print a JSON object: output, tensors, bytes, types"),
 };
 
@@ -60,7 +64,8 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     }
     du_model *model = NULL;
     du_convert_stats stats;
-    du_err err = du_cli_model_open(&model, input, diag);
+    du_err err =
+        mean ? du_cli_model_open_mean(&model, input, diag) : du_cli_model_open(&model, input, diag);
     if (err == DU_OK) {
         du_cli_transfer t = {.model = model,
                              .output = output,
@@ -84,7 +89,8 @@ const du_cli_command du_cli_convert = {
              "streamed: a model may be larger than memory. OUT appears under its name when it is "
              "whole.",
     .example = "dure convert ./DeepSeek-V2-Lite v2-lite.gguf --type bf16\n"
-               "dure convert v2-lite.gguf ./v2-lite",
+               "dure convert v2-lite.gguf ./v2-lite\n"
+               "dure convert out/step-002000 mean.gguf --mean",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .computes = DU_CLI_COMPUTES_ALL,

@@ -4,7 +4,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/file.h"
 #include "base/machine.h"
+#include "base/mem.h"
 #include "cli/out.h"
 #include "cli/source.h"
 
@@ -154,6 +156,26 @@ du_err du_cli_model_open(du_model **out, const char *model, du_diag *diag) {
     err = du_cli_default_bytes(&bytes, &len, diag);
     err = err ? err : du_weights_open_memory(&files, bytes, len, du_cli_default_name, diag);
     return err ? err : du_model_load(out, files, diag);
+}
+
+du_err du_cli_model_open_mean(du_model **out, const char *checkpoint, du_diag *diag) {
+    du_weights *files = NULL;
+    char *path = du_path_join(checkpoint, "state.safetensors");
+    du_err err = path ? place_memory(diag) : du_fail_nomem(diag, "a path");
+    err = err ? err : du_weights_open(&files, checkpoint, diag);
+    if (err == DU_OK && !(du_weights_hf(files) && du_file_exists(path))) {
+        err = du_fail(diag, DU_ENOENT, "%s: no checkpoint of `dure train`, so there is no mean",
+                      checkpoint);
+    } else if (err == DU_OK &&
+               (err = du_weights_replace(files, path, "mean.", diag)) == DU_EFORMAT) {
+        du_diag_context(diag, "without ema.decay a checkpoint has no mean");
+    }
+    du_free(path);
+    if (err != DU_OK) {
+        du_weights_close(files);
+        return err;
+    }
+    return du_model_load(out, files, diag);
 }
 
 static du_err open_lm(du_lm **out, const char *model, bool ids_only, du_diag *diag) {

@@ -36,6 +36,11 @@ void du_cli_ctx_done(du_ctx *ctx);
 DU_NODISCARD
 du_err du_cli_model_open(du_model **out, const char *model, du_diag *diag);
 
+/* The same with the running means of a checkpoint's weights in their place (ema.decay of `dure
+ * train`). Also the errors of du_weights_replace. */
+DU_NODISCARD
+du_err du_cli_model_open_mean(du_model **out, const char *checkpoint, du_diag *diag);
+
 /* A model with one session, ready to run. Close also after a failure. */
 typedef struct {
     du_lm *lm;

@@ -19,6 +19,7 @@ struct du_weights {
     du_gguf *gguf;
     du_hf *hf;
     du_st *st;
+    du_st *other; /* what has the data instead of st; NULL: st */
     du_weight *list;
     int64_t n;
     du_arena *copies; /* of what could not stay in the map; NULL when all could */
@@ -208,12 +209,43 @@ du_err du_weights_open_memory(du_weights **out, const void *bytes, size_t len, c
     return hand_out(out, w, err == DU_OK ? list_gguf(w, diag) : err);
 }
 
+/* The tensor's data are those of PREFIX + its name. */
+static du_err replace(du_weights *w, du_weight *t, const char *prefix, du_diag *diag) {
+    du_str name = {0};
+    du_str_addf(&name, "%s%s", prefix, t->name);
+    if (name.failed) {
+        return du_fail_nomem(diag, t->name);
+    }
+    const du_st_tensor *from = du_st_tensor_find(w->other, name.data);
+    bool same = from && from->dtype == t->dtype && from->n_dims == t->n_dims &&
+                memcmp(from->dims, t->dims, (size_t)t->n_dims * sizeof *t->dims) == 0;
+    du_err err = same ? DU_OK
+                      : du_fail(diag, DU_EFORMAT, "%s: %s is %s", du_st_path(w->other), name.data,
+                                from ? "of another shape or type" : "missing");
+    du_str_done(&name);
+    if (err != DU_OK) {
+        return err;
+    }
+    t->data = from->data;
+    return align(w, t, from->elem_bytes, diag);
+}
+
+du_err du_weights_replace(du_weights *w, const char *path, const char *prefix, du_diag *diag) {
+    DU_CHECK(w->st && !w->other);
+    du_err err = du_st_open(&w->other, path, diag);
+    for (int64_t i = 0; i < w->n && err == DU_OK; i++) {
+        err = replace(w, &w->list[i], prefix, diag);
+    }
+    return err;
+}
+
 void du_weights_close(du_weights *w) {
     if (!w) {
         return;
     }
     du_gguf_close(w->gguf);
     du_st_close(w->st);
+    du_st_close(w->other);
     du_hf_close(w->hf);
     du_arena_free(w->copies);
     du_free(w->list);

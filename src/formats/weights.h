@@ -39,6 +39,14 @@ du_err du_weights_open(du_weights **out, const char *path, du_diag *diag);
 DU_NODISCARD
 du_err du_weights_open_memory(du_weights **out, const void *bytes, size_t len, const char *what,
                               du_diag *diag);
+
+/* Puts in the place of every tensor of a directory the one that a safetensors file has under
+ * prefix and its name, of the same type and shape. w is for du_weights_close alone after a failure.
+ * Returns the errors of du_st_open, DU_EFORMAT (naming a tensor that is not there so), DU_ENOMEM.
+ */
+DU_NODISCARD
+du_err du_weights_replace(du_weights *w, const char *path, const char *prefix, du_diag *diag);
+
 void du_weights_close(du_weights *w); /* takes NULL; closes all that was opened */
 
 const char *du_weights_path(const du_weights *w);

@@ -289,11 +289,14 @@ static void step_part(const step_job *job, const du_param *t, int64_t i, int64_t
         step.keep = keep;
         job->kern->adamw(w, o->m + i, o->v + i, job->grads + i, n, &step);
     }
-    if (o->mean) {
-        float d = (float)config->ema.decay;
-        job->kern->scale(o->mean + i, d, n);
-        job->kern->axpy(o->mean + i, 1 - d, w, n);
-    }
+}
+
+/* n values of the running mean from i on */
+static void average_part(const step_job *job, int64_t i, int64_t n) {
+    const du_optim *o = job->optim;
+    float d = (float)o->config->ema.decay;
+    job->kern->scale(o->mean + i, d, n);
+    job->kern->axpy(o->mean + i, 1 - d, o->params->values + i, n);
 }
 
 static void step_task(void *arg, int64_t i_task, int64_t i_thread) {
@@ -301,8 +304,12 @@ static void step_task(void *arg, int64_t i_task, int64_t i_thread) {
     const step_job *job = arg;
     const du_param *t;
     du_span values = values_of_part(job->optim, job->first + i_task, &t);
+    int64_t n = values.end - values.first;
     if (!t->def->chooses) {
-        step_part(job, t, values.first, values.end - values.first);
+        step_part(job, t, values.first, n);
+    }
+    if (job->optim->mean) {
+        average_part(job, values.first, n);
     }
 }
 

@@ -1,7 +1,8 @@
 /* Optimizers over the block of weights of a model (model/params.h).
  *
  * A step's arithmetic is elementwise, and sums have a fixed order, so threads change no bit. The
- * bias that only chooses experts is left alone: the router's rule moves it.
+ * bias that only chooses experts is left alone: the router's rule moves it, before the step, whose
+ * running mean has it too.
  *
  * Among ranks each one owns a span of what all of them have, and the routed experts that it alone
  * has, where these are spread: it keeps the moments of those values alone, which take memory
@@ -77,8 +78,11 @@ du_err du_optim_norm(du_ctx *ctx, const du_optim *optim, const float *grads, dou
  *
  *     muon   matrices but the embedding and the output matrix as muon.h says, all else adamw
  *
- * decay is optim.weight_decay, 0 for vectors when optim.decay = matrices. Then mean = ema.decay
- * mean + (1 - ema.decay) w. All of it in the own span. Returns DU_OK, DU_ENOMEM (scratch). */
+ * decay is optim.weight_decay, 0 for vectors when optim.decay = matrices. Then, of all w,
+ *
+ *     mean = ema.decay mean + (1 - ema.decay) w
+ *
+ * All of it in the own span. Returns DU_OK, DU_ENOMEM (scratch). */
 DU_NODISCARD
 du_err du_optim_step(du_ctx *ctx, du_optim *optim, const float *grads, int64_t t, double lr,
                      double clip);

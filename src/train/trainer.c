@@ -150,6 +150,7 @@ static du_err fail_not_finite(du_trainer *t, double loss, double norm, du_diag *
 static du_err update(du_trainer *t, double norm, double lr, du_diag *diag) {
     double longest = t->config->optim.clip;
     double clip = longest > 0 && norm > longest ? longest / norm : 1;
+    du_expert_load_balance(t->params, du_grad_counts(t->passes.grad), t->config->router.bias_step);
     du_err err =
         du_optim_step(t->ctx, &t->optim, du_grad_values(t->passes.grad), t->step + 1, lr, clip);
     err = du_ranks_agree(t->ranks, err, diag);
@@ -157,8 +158,6 @@ static du_err update(du_trainer *t, double norm, double lr, du_diag *diag) {
               : du_ranks_share(t->ranks, t->params->values, sizeof(float), t->optim.common.values,
                                diag);
     if (err == DU_OK) {
-        du_expert_load_balance(t->params, du_grad_counts(t->passes.grad),
-                               t->config->router.bias_step);
         t->step++;
     }
     return err;

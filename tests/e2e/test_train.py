@@ -302,6 +302,34 @@ class Training(Base):
             self.assertIn(1, moved)
             before = list(bias)
 
+    def test_mean(self):
+        """mean.NAME goes on from step to step, of biases that choose experts too, and is what
+        `convert --mean` writes."""
+        self.train("run", model="deepseek", keys={
+            "ema.decay": 0.75, "steps": 4, "checkpoint.every": 1, "checkpoint.keep": 9})
+        state = weights = None
+        for step in self.checkpoints("run"):
+            before = state
+            state = safetensors(self.path("run", step, "state.safetensors"))
+            weights = safetensors(self.path("run", step, "model.safetensors"))
+            for name, (_, values) in weights.items() if before else ():
+                mean = before["mean." + name][1]
+                for w, old, new in zip(values, mean, state["mean." + name][1]):
+                    self.assertAlmostEqual(0.75 * old + 0.25 * w, new, delta=1e-6, msg=name)
+        self.assertTrue(any("e_score_correction_bias" in name for name in weights))
+        program.run("convert", self.path("run", "step-000004"), self.path("mean"), "--mean")
+        mean = safetensors(self.path("mean", "model.safetensors"))
+        self.assertEqual(mean, {name: state["mean." + name] for name in weights})
+        self.assertNotEqual(mean, weights)
+
+    def test_no_mean(self):
+        self.train("run", keys={"ema.decay": 0, "steps": 1})
+        program.run("convert", self.path("run", "step-000001"), self.path("mean"))
+        for given, says in ((self.path("run", "step-000001"), "without ema.decay"),
+                            (self.path("mean"), "no checkpoint")):
+            done = program.run("convert", given, self.path("m.gguf"), "--mean", status=1)
+            self.assertIn(says, done.err)
+
     def test_clip_and_schedule(self):
         """A first step of plain SGD is lr * clip / norm long; a warm-up ends at optim.lr."""
         keys = {"optim.name": "sgd", "optim.momentum": 0, "optim.weight_decay": 0, "ema.decay": 0,

@@ -139,9 +139,11 @@ static void exact_step(int64_t t_step, double lr, double clip) {
             exact_muon(t, lr, clip);
             continue;
         }
-        for (int64_t i = t->offset; !bias && i < t->offset + t->rows * t->cols; i++) {
+        for (int64_t i = t->offset; i < t->offset + t->rows * t->cols; i++) {
             double g = clip * (double)grads[i];
-            if (config.optim.name == DU_OPTIM_SGD) {
+            if (bias) { /* moved by others */
+                w[i] = (double)params->values[i];
+            } else if (config.optim.name == DU_OPTIM_SGD) {
                 m[i] = mu * m[i] + g;
                 w[i] = keep * w[i] - lr * m[i];
             } else {
@@ -152,6 +154,16 @@ static void exact_step(int64_t t_step, double lr, double clip) {
                 w[i] = keep * w[i] - lr * mh / (sqrt(vh) + config.optim.eps);
             }
             mean[i] = config.ema.decay * mean[i] + (1 - config.ema.decay) * w[i];
+        }
+    }
+}
+
+/* What the routers' rule does to the biases that choose experts. */
+static void move_biases(int64_t t_step) {
+    for (int64_t k = 0; k < params->n; k++) {
+        const du_param *t = &params->at[k];
+        for (int64_t i = 0; strstr(t->name, "e_score_correction_bias") && i < t->cols; i++) {
+            params->values[t->offset + i] += (float)(t_step * (i + 1)) * 0.01f;
         }
     }
 }
@@ -173,6 +185,7 @@ static void run(int64_t n_threads, bool check, float *out) {
             sum += (double)grads[i] * (double)grads[i];
         }
         assert_true(fabs(norm / sqrt(sum) - 1) < 1e-6);
+        move_biases(t);
         assert_ok(du_optim_step(&ctx, &optim, grads, t, 1e-2, 0.5), &diag);
         if (check) {
             exact_step(t, 1e-2, 0.5);
