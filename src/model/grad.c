@@ -38,9 +38,19 @@ static bool take_terms(du_grad *g) {
     return good;
 }
 
-du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params *how,
-                   du_diag *diag) {
+/* key: of config.json */
+static du_err check_head(const char *key, int64_t n_values, du_diag *diag) {
+    return n_values <= DU_ATTN_TRAIN_DIM_MAX
+               ? DU_OK
+               : du_fail(diag, DU_EUNSUPPORTED,
+                         "%s = %lld: training takes heads of at most %d values", key,
+                         (long long)n_values, DU_ATTN_TRAIN_DIM_MAX);
+}
+
+du_err du_grad_check(const du_params *params, du_diag *diag) {
     const du_model *model = params->model;
+    const du_hparams *hp = &model->hp;
+    bool latent = hp->kv_rank > 0;
     if (!model->arch->train) {
         return du_fail(diag, DU_EUNSUPPORTED, "%s: no training of this architecture",
                        model->arch->name);
@@ -48,7 +58,19 @@ du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params 
     if (params->n_nextn > 1) {
         return du_fail(diag, DU_EUNSUPPORTED,
                        "num_nextn_predict_layers is %lld: one such layer can be trained",
-                       (long long)model->hp.n_nextn);
+                       (long long)hp->n_nextn);
+    }
+    du_err err =
+        check_head(latent ? "qk_nope_head_dim + qk_rope_head_dim" : "head_dim", hp->k_dim, diag);
+    return err ? err : check_head(latent ? "v_head_dim" : "head_dim", hp->v_dim, diag);
+}
+
+du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params *how,
+                   du_diag *diag) {
+    const du_model *model = params->model;
+    du_err err = du_grad_check(params, diag);
+    if (err != DU_OK) {
+        return err;
     }
     du_grad *g = du_alloc_zero(1, sizeof *g);
     if (!g) {

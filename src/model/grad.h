@@ -45,8 +45,14 @@ typedef struct {
 
 typedef struct du_grad du_grad;
 
-/* params is borrowed: every call computes with the weights it holds then. Returns DU_OK, DU_ENOMEM,
- * DU_EUNSUPPORTED (an architecture without a backward pass). Free with du_grad_free. */
+/* Is there a backward pass of the model? Otherwise DU_EUNSUPPORTED: its architecture has none,
+ * heads are wider than DU_ATTN_TRAIN_DIM_MAX, or more than one layer behind the trunk is computed.
+ */
+DU_NODISCARD
+du_err du_grad_check(const du_params *params, du_diag *diag);
+
+/* params is borrowed: every call computes with the weights it holds then. Returns DU_OK, DU_ENOMEM
+ * and the errors of du_grad_check. Free with du_grad_free. */
 DU_NODISCARD
 du_err du_grad_new(du_grad **out, const du_params *params, const du_grad_params *how,
                    du_diag *diag);
@@ -112,9 +118,9 @@ typedef struct {
     size_t logits;  /* of that, logits */
 } du_grad_memory;
 
-/* What steps of n_micro micro-batches of n_seq sequences will take; params may be untouched zeros.
- * how->n_leaves is not read, nor of how->spread more than i and n. Returns DU_OK, DU_ENOMEM,
- * DU_ELIMIT (a size beyond 2^63). */
+/* What steps of n_micro micro-batches of n_seq sequences will take, of a model that du_grad_check
+ * does not refuse; params may be untouched zeros. how->n_leaves is not read, nor of how->spread
+ * more than i and n. Returns DU_OK, DU_ENOMEM, DU_ELIMIT (a size beyond 2^63). */
 DU_NODISCARD
 du_err du_grad_measure(du_grad_memory *out, const du_ctx *ctx, const du_params *params,
                        const du_grad_params *how, int64_t n_seq, int64_t seq_len, int64_t n_micro,

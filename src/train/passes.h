@@ -40,8 +40,8 @@ typedef struct {
 
 /* Without data. p stays where it is.
  * optim  says of which weights; borrowed for its owners
- * Returns DU_OK, DU_EUNSUPPORTED (an architecture without a backward pass), DU_ENOMEM. Free with
- * du_passes_done, also after a failure; it takes an empty one. */
+ * Returns DU_OK, DU_ENOMEM and the errors of du_grad_check. Free with du_passes_done, also after a
+ * failure; it takes an empty one. */
 DU_NODISCARD
 du_err du_passes_init(du_passes *p, du_ctx *ctx, du_params *params, const du_batch_split *split,
                       const du_optim *optim, du_diag *diag);

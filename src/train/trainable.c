@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "model/convert.h"
+#include "model/grad.h"
 #include "model/lora.h"
 #include "train/expert_load.h"
 
@@ -147,18 +148,13 @@ du_err du_trainable_check(const du_params *params, const du_train_config *config
     if (config->router.seq_balance > 0 && hp->router.n_expert == 0) {
         return du_fail(diag, DU_EUNSUPPORTED, "router.seq_balance: the model has no experts");
     }
-    if (n_parts > 0) {
-        du_err err = check_spread(params, n_parts, diag);
-        if (err != DU_OK) {
-            return err;
-        }
-    }
     if (config->seq_len > hp->n_ctx_train) {
         return du_fail(diag, DU_EUNSUPPORTED,
                        "seq_len = %lld: longer than max_position_embeddings = %lld",
                        (long long)config->seq_len, (long long)hp->n_ctx_train);
     }
-    return DU_OK;
+    du_err err = n_parts > 0 ? check_spread(params, n_parts, diag) : DU_OK;
+    return err ? err : du_grad_check(params, diag);
 }
 
 static du_err load_init(du_params *params, const char *init, du_diag *diag) {

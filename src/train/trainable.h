@@ -22,7 +22,7 @@ DU_NODISCARD
 du_err du_trainable_new(du_params **out, const du_train_config *config, const json_t *shape,
                         du_diag *diag);
 
-/* Refuses keys that need what the model, or dure, has not.
+/* Refuses keys that need what the model, or dure, has not, and models without a backward pass.
  * n_parts  processes that experts are spread over; 0: they are whole
  * Returns DU_OK, DU_EUNSUPPORTED naming the key. */
 DU_NODISCARD

@@ -31,9 +31,8 @@ typedef struct {
  * return the same.
  * params  of du_trainable_new; taken over, also on failure
  * ranks   borrowed
- * Returns DU_OK, DU_EUNSUPPORTED (an architecture without a backward pass), DU_ENOMEM (also where
- * the plan of the run does not fit; ctx->scratch grows to what it says), and the errors of
- * du_train_plan_make. */
+ * Returns DU_OK, DU_ENOMEM (also where the plan of the run does not fit; ctx->scratch grows to what
+ * it says), and the errors of du_train_plan_make. */
 DU_NODISCARD
 du_err du_trainer_of(du_trainer **out, du_ctx *ctx, const du_train_config *config,
                      du_params *params, du_ranks *ranks, du_diag *diag);
@@ -55,7 +54,7 @@ du_err du_trainer_open_data(du_trainer *trainer, du_diag *diag);
 /* One step: `accumulate` micro-batches forward and backward, the update, the router's biases. What
  * it measured into *out, `validation` apart. Returns DU_OK, DU_EFORMAT (no targets), DU_ELIMIT
  * (numbers are not finite any more: names the first tensor; the weights are as before the step),
- * the loader's errors, DU_ENOMEM. */
+ * the loader's errors, DU_EIO (a rank is lost), DU_ENOMEM. */
 DU_NODISCARD
 du_err du_trainer_step(du_trainer *trainer, du_metrics *out, du_diag *diag);
 

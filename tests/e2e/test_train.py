@@ -678,6 +678,7 @@ class CommandLine(Base):
                               ({"model.vocab_size": 60}, "outside the vocabulary"),
                               ({"seq_len": 4096}, "longer than max_position_embeddings"),
                               ({"mtp.weight": 0.1}, "mtp.weight"),
+                              ({"model.head_dim": 512}, "head_dim = 512: training takes heads of"),
                               ({"router.bias_step": 0.1}, "router.bias_step"),
                               ({"out": tokens}, "tokens.bin")):
             with self.subTest(keys):
@@ -775,6 +776,10 @@ class Plan(Base):
         for words in (("--plan", "--json"), ()):
             done = program.run("train", self.config("large", None, **large), *words, status=1)
             self.assertRegex(done.err, r"the run needs \d+ MB and \d+ MB are free: .*batch_seqs")
+
+    def test_wide_heads_are_refused(self):
+        done = self.plan("wide", status=1, **{"model.head_dim": 258})
+        self.assertIn("head_dim = 258: training takes heads of at most 256 values", done.err)
 
     def test_what_does_not_fit_is_refused(self):
         """With the numbers and keys, by the plan and by the run."""

@@ -569,6 +569,22 @@ static void foreign_tensors_are_refused(void **state) {
     test_tmp_remove(&tmp);
 }
 
+/* Of a model that can be asked, but whose heads are too wide for backward passes. */
+static void wide_heads_are_refused(void **state) {
+    (void)state;
+    static const base wide = {.json = LLAMA ",\"hidden_size\":32,\"intermediate_size\":32,"
+                                            "\"num_hidden_layers\":1,\"head_dim\":258," COMMON "}",
+                              .type = DU_F32};
+    test_tmp tmp = test_tmp_make();
+    du_params *p = adapters_of(make_file(&tmp, &wide), "all-linear");
+    du_grad_params how = {.n_leaves = 1};
+    du_grad *grad = NULL;
+    assert_fails(du_grad_new(&grad, p, &how, &diag), DU_EUNSUPPORTED, &diag,
+                 "head_dim = 258: training takes heads of at most 256");
+    du_params_free(p);
+    test_tmp_remove(&tmp);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_of_the_effective_weights),
@@ -580,6 +596,7 @@ int main(void) {
         cmocka_unit_test(biases_of_routers_come_back),
         cmocka_unit_test(foreign_configs_are_refused),
         cmocka_unit_test(foreign_tensors_are_refused),
+        cmocka_unit_test(wide_heads_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

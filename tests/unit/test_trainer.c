@@ -248,6 +248,11 @@ static void test_keys(void **state) {
     set("router.bias_step=0");
     set("model.n_routed_experts=0");
     refused("router.seq_balance=1", "router.seq_balance");
+    set("router.seq_balance=0");
+    set("model.qk_nope_head_dim=250");
+    refused("model.qk_rope_head_dim=8", "qk_nope_head_dim + qk_rope_head_dim = 258: ");
+    set("model.qk_nope_head_dim=248");
+    refused("model.v_head_dim=257", "v_head_dim = 257: training takes heads of at most 256");
     set("model.vocab_size=0");
     assert_fails(du_trainable_shape(&shape, &config, &diag), DU_EFORMAT, &diag, "model.*: ");
 }
