@@ -33,8 +33,8 @@ du_err du_gemm_fwd(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, int6
 DU_NODISCARD
 du_err du_gemm_dgrad(du_ctx *ctx, du_gemm_kind kind, const du_gemm_job *jobs, int64_t n_jobs);
 
-/* Weights in the form that products read, for many calls: `to` has du_gemm_packed_bytes, aligned to
- * DU_ALIGN. */
+/* Weights in the form that products read, for many calls: `to` has du_gemm_packed_fwd_bytes or
+ * ..._dgrad_bytes, aligned to DU_ALIGN. */
 size_t du_gemm_packed_fwd_bytes(const du_kern *kern, du_gemm_kind kind, int64_t N, int64_t K);
 size_t du_gemm_packed_dgrad_bytes(const du_kern *kern, du_gemm_kind kind, int64_t N, int64_t K);
 void du_gemm_pack_fwd(du_ctx *ctx, du_gemm_kind kind, void *to, const du_gemm_src *w, int64_t N,

@@ -302,6 +302,18 @@ class Training(Base):
             self.assertIn(1, moved)
             before = list(bias)
 
+    def test_rounded_weights(self):
+        """With qat.type passes see the weights of the file that `dure quantize` writes."""
+        model = os.path.join(program.SOURCE, "tests", "golden", "models", "llama_tied")
+        program.run("quantize", model, self.path("q8.gguf"), "--type", "Q8_0")
+        losses = {}
+        for name, keys in (("f32", {"init": model}), ("file", {"init": self.path("q8.gguf")}),
+                           ("qat", {"init": model, "qat.type": "Q8_0"})):
+            self.train(name, model="none", keys={"steps": 1, "optim.lr": 0, **keys})
+            losses[name] = self.metrics(name)[0]["loss"]
+        self.assertEqual(losses["qat"], losses["file"])
+        self.assertNotEqual(losses["qat"], losses["f32"])
+
     def test_mean(self):
         """mean.NAME goes on from step to step, of biases that choose experts too, and is what
         `convert --mean` writes."""

@@ -244,6 +244,46 @@ static void changed_files_are_refused(void **state) {
     test_tmp_remove(&tmp);
 }
 
+static uint64_t checksum_of(const test_tmp *tmp, const char *name) {
+    du_loader *loader = open_loader(
+        tmp, name, (du_loader_params){.token_bytes = 2, .seq_len = 64, .batch_seqs = 2});
+    uint64_t sum = du_loader_checksum(loader);
+    du_loader_close(loader);
+    return sum;
+}
+
+/* The file with one bit of a byte changed. */
+static void flip(const test_tmp *tmp, const char *name, long at) {
+    FILE *file = fopen(test_tmp_file(tmp, name), "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, at, SEEK_SET), 0);
+    int byte = fgetc(file);
+    assert_int_equal(fseek(file, at, SEEK_SET), 0);
+    assert_int_equal(fputc(byte ^ 1, file), byte ^ 1);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* All of a small file counts, both ends and places between them of a large one. */
+static void checksums_tell_files_apart(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    for (long n_bytes = 200000; n_bytes <= 6400000; n_bytes *= 32) {
+        write_tokens(&tmp, "t", n_bytes / 2, 2);
+        uint64_t sum = checksum_of(&tmp, "t");
+        long gap = n_bytes < 250000 ? 9973 : (n_bytes - 4096) / 63;
+        for (long at = 100; at < n_bytes; at += gap) {
+            flip(&tmp, "t", at);
+            assert_true(checksum_of(&tmp, "t") != sum);
+            flip(&tmp, "t", at);
+        }
+        flip(&tmp, "t", n_bytes - 1);
+        assert_true(checksum_of(&tmp, "t") != sum);
+        flip(&tmp, "t", n_bytes - 1);
+        assert_true(checksum_of(&tmp, "t") == sum);
+    }
+    test_tmp_remove(&tmp);
+}
+
 static void survives_short_memory(void **state) {
     (void)state;
     test_tmp tmp = test_tmp_make();
@@ -320,6 +360,7 @@ int main(void) {
         cmocka_unit_test(unfit_files_are_refused),
         cmocka_unit_test(tokens_outside_the_vocabulary_are_refused),
         cmocka_unit_test(changed_files_are_refused),
+        cmocka_unit_test(checksums_tell_files_apart),
         cmocka_unit_test(survives_short_memory),
         cmocka_unit_test(random_tokens),
     };

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "data/shards.h"
 #include "tmp.h"
 #include "train/trainable.h"
 #include "train/trainer.h"
@@ -165,6 +166,79 @@ static void test_validation(void **state) {
     assert_true(first == again);
 }
 
+/* The gradient in the first step of the tensor that joins the block behind the trunk to it, whose
+ * only loss is that of the token behind the next; du_free. */
+static float *next_gradient(const char *weight, int64_t *n) {
+    du_metrics m;
+    set(weight);
+    begin();
+    assert_ok(du_trainer_step(trainer, &m, &diag), &diag);
+    const du_param *t = find("eh_proj");
+    *n = t->rows * t->cols;
+    float *grads = du_alloc_array((size_t)*n, sizeof *grads);
+    memcpy(grads, du_grad_values(trainer->passes.grad) + t->offset, (size_t)*n * sizeof *grads);
+    du_trainer_free(trainer);
+    trainer = NULL;
+    return grads;
+}
+
+/* mtp.weight is a factor: exactly, where it is a power of two. */
+static void test_next_weight(void **state) {
+    (void)state;
+    int64_t n, n_zero = 0;
+    float *one = next_gradient("mtp.weight=0.125", &n), *four = next_gradient("mtp.weight=0.5", &n);
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(four[i] == 4 * one[i]);
+        n_zero += one[i] == 0;
+    }
+    assert_true(n_zero < n / 2);
+    du_free(one);
+    du_free(four);
+}
+
+/* Documents of 1 to 3 tokens; all tokens but the first of each count. */
+static void write_documents(const char *dir) {
+    du_shards_params params = {SEQ_LEN, V, 1 << 20};
+    du_shards_writer *w;
+    json_t *about = json_object();
+    assert_ok(du_shards_writer_open(&w, dir, &params, &diag), &diag);
+    for (int32_t i = 0; i < N_SEQ; i++) {
+        int32_t tokens[SEQ_LEN + 1];
+        uint8_t marks[SEQ_LEN + 1];
+        for (int32_t t = 0; t <= SEQ_LEN; t++) {
+            bool begins = t == 0 || t == 2 + i % 2 || t == 5 || t == 6;
+            tokens[t] = i * (SEQ_LEN + 1) + t;
+            marks[t] = begins ? DU_MARK_BEGINS : DU_MARK_COUNTS;
+        }
+        assert_ok(du_shards_write(w, DU_SHARDS_TRAIN, tokens, marks, &diag), &diag);
+    }
+    assert_ok(du_shards_writer_commit(w, about, &diag), &diag);
+    du_shards_writer_close(w);
+    json_decref(about);
+}
+
+/* The token behind the next is learned within a document alone. */
+static void test_next_targets(void **state) {
+    (void)state;
+    du_metrics m;
+    char pair[TEST_PATH_BYTES + 16];
+    write_documents(test_tmp_file(&tmp, "d"));
+    snprintf(pair, sizeof pair, "data.shards=%s", test_tmp_file(&tmp, "d"));
+    set(pair);
+    set("data.validation=");
+    set("mtp.weight=0.5");
+    begin();
+    assert_ok(du_trainer_step(trainer, &m, &diag), &diag);
+    for (int32_t i = 0; i < N_SEQ; i++) {
+        for (int32_t t = 0; t < SEQ_LEN; t++) {
+            int32_t second = 2 + i % 2; /* where the second document begins; 5 the third, 6 ... */
+            int32_t end = t < second ? second : t < 5 ? 5 : t < 6 ? 6 : SEQ_LEN + 1;
+            int32_t want = t + 2 < end ? i * (SEQ_LEN + 1) + t + 2 : -1;
+            assert_int_equal(trainer->passes.next_targets[i * SEQ_LEN + t], want);
+        }
+    }
+}
+
 /* What is not finite is named, and the weights stay as they are. */
 static void test_not_finite(void **state) {
     (void)state;
@@ -260,8 +334,13 @@ static void test_keys(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(test_allocates_nothing), TEST(test_biases), TEST(test_validation),
-        TEST(test_not_finite),        TEST(test_fails),  TEST(test_keys)};
+    const struct CMUnitTest tests[] = {TEST(test_allocates_nothing),
+                                       TEST(test_biases),
+                                       TEST(test_validation),
+                                       TEST(test_next_weight),
+                                       TEST(test_next_targets),
+                                       TEST(test_not_finite),
+                                       TEST(test_fails),
+                                       TEST(test_keys)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
