@@ -212,6 +212,14 @@ char *du_path_join(const char *dir, const char *name) {
     return path;
 }
 
+du_sv du_path_last(du_sv path) {
+    while (path.len > 1 && path.s[path.len - 1] == '/') {
+        path.len--;
+    }
+    const char *slash = path.len > 1 ? memrchr(path.s, '/', path.len - 1) : NULL;
+    return slash ? (du_sv){slash + 1, path.len - (size_t)(slash + 1 - path.s)} : path;
+}
+
 enum { N_TEMPORARY = 16, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
 
 /* Names to unlink when the process is interrupted; `used` guards the slot. */

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/str.h"
 
 /* The failure of a system call: "PATH: cannot DOING: reason" with DU_ENOENT, DU_ENOMEM or DU_EIO.
  */
@@ -63,6 +64,9 @@ du_err du_dir_make(const char *path, du_diag *diag);
 
 /* dir + "/" + name on the heap (du_free), NULL when memory is short. */
 char *du_path_join(const char *dir, const char *name);
+
+/* The last name of a path, whatever slashes stand at its end: "b" of "a/b/", "/" of "/". */
+du_sv du_path_last(du_sv path);
 
 /* A buffered writer to a file without a name in the final one's folder or, where the file system
  * has none, to PATH.tmp-XXXXXXXX. */

@@ -1,6 +1,5 @@
 #include <stdio.h>
 
-#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/compute.h"
 #include "cli/out.h"
@@ -52,15 +51,10 @@ static du_err print(const char *output, const du_convert_stats *stats, du_diag *
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
     (void)n_args;
     const char *input = args[0], *output = args[1];
-    if (!du_cli_is_gguf_name(output) && type == Q8_0) {
-        return du_cli_misuse(diag, "--type q8_0: safetensors have no such type; name a .gguf file");
-    }
-    if (!du_cli_is_gguf_name(output) && du_file_exists(output)) {
-        return du_cli_misuse(diag, "%s: a file that does not end in .gguf; name a directory",
-                             output);
-    }
-    if (du_same_file(input, output)) {
-        return du_cli_misuse(diag, "IN and OUT are both %s", output);
+    du_cli_status status =
+        du_cli_transfer_check("IN", input, output, type == Q8_0 ? "q8_0" : NULL, diag);
+    if (status != DU_CLI_DONE) {
+        return status;
     }
     du_model *model = NULL;
     du_convert_stats stats;

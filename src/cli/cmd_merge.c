@@ -7,7 +7,6 @@
 #include <stdio.h>
 
 #include "base/cpu.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/compute.h"
@@ -268,25 +267,15 @@ static bool find_type(recipe *r, const char *name) {
 static du_cli_status run(int n_args, char **args, du_diag *diag) {
     (void)n_args;
     recipe r = {0};
-    const char *output = args[2];
     if (!find_type(&r, type_name)) {
         return du_cli_misuse(diag,
                              "--type %s: known are keep, f32, f16, bf16 and the types of `dure "
                              "quantize`",
                              type_name);
     }
-    if (r.mix && !du_cli_is_gguf_name(output)) {
-        return du_cli_misuse(diag, "--type %s: safetensors have no such type; name a .gguf file",
-                             type_name);
-    }
-    if (!du_cli_is_gguf_name(output) && du_file_exists(output)) {
-        return du_cli_misuse(diag, "%s: a file that does not end in .gguf; name a directory",
-                             output);
-    }
-    if (du_same_file(args[0], output)) {
-        return du_cli_misuse(diag, "BASE and OUT are both %s", output);
-    }
-    return du_cli_fail(compute(args, &r, diag));
+    du_cli_status status =
+        du_cli_transfer_check("BASE", args[0], args[2], r.mix ? type_name : NULL, diag);
+    return status ? status : du_cli_fail(compute(args, &r, diag));
 }
 
 const du_cli_command du_cli_merge = {

@@ -55,6 +55,21 @@ bool du_cli_is_gguf_name(const char *path) {
     return du_sv_ends(du_sv_of(path), ".gguf");
 }
 
+du_cli_status du_cli_transfer_check(const char *in, const char *input, const char *output,
+                                    const char *gguf_type, du_diag *diag) {
+    bool gguf = du_cli_is_gguf_name(output);
+    if (!gguf && gguf_type) {
+        return du_cli_misuse(diag, "--type %s: safetensors have no such type; name a .gguf file",
+                             gguf_type);
+    }
+    if (!gguf && du_file_exists(output)) {
+        return du_cli_misuse(diag, "%s: a file that does not end in .gguf; name a directory",
+                             output);
+    }
+    return du_same_file(input, output) ? du_cli_misuse(diag, "%s and OUT are both %s", in, output)
+                                       : DU_CLI_DONE;
+}
+
 /* Keys that the conversion writes itself, or that described the source file. */
 static bool is_own_key(const char *key, const char *arch) {
     static const char *const names[] = {"general.architecture", "general.file_type",
@@ -98,16 +113,6 @@ static du_err put_templates(du_gguf_writer *w, const du_hf *hf, du_diag *diag) {
     }
     du_free(names);
     return DU_OK;
-}
-
-/* The last part of a path, without a slash at the end. */
-static du_sv last_part(const char *path) {
-    du_sv part = du_sv_of(path);
-    while (part.len > 1 && part.s[part.len - 1] == '/') {
-        part.len--;
-    }
-    const char *slash = memrchr(part.s, '/', part.len - 1);
-    return slash ? (du_sv){slash + 1, part.len - (size_t)(slash + 1 - part.s)} : part;
 }
 
 static void put_id(du_gguf_writer *w, const char *key, int32_t id) {
@@ -191,7 +196,7 @@ static du_err put_sampling(du_gguf_writer *w, const du_hf *hf, du_diag *diag) {
 static du_err describe_hf(du_gguf_writer *w, const du_model *model, const du_hf *hf,
                           du_diag *diag) {
     du_gguf_put_str(w, "general.type", du_sv_of("model"));
-    du_gguf_put_str(w, "general.name", last_part(du_hf_dir(hf)));
+    du_gguf_put_str(w, "general.name", du_path_last(du_sv_of(du_hf_dir(hf))));
     du_tokenizer *tok;
     du_err err = du_tokenizer_from_dir(&tok, du_hf_dir(hf), diag);
     if (err == DU_OK) {

@@ -1,8 +1,9 @@
-/* Writing a model into another file: what convert and quantize share. */
+/* Writing a model into another file: what convert, quantize and merge share. */
 #ifndef DU_CLI_TRANSFER_H
 #define DU_CLI_TRANSFER_H
 
 #include "base/opt.h"
+#include "cli/cli.h"
 #include "cli/out.h"
 #include "formats/companions.h"
 #include "model/convert.h"
@@ -26,6 +27,12 @@ typedef struct {
  * source's other files. */
 DU_NODISCARD
 du_err du_cli_transfer_run(const du_cli_transfer *t, du_convert_stats *stats, du_diag *diag);
+
+/* Whether a model may be written to OUT: a type that GGUF files alone have needs one, a directory
+ * is no file, and OUT is not the input. in: what the usage calls that; gguf_type: NULL where
+ * safetensors have the type. */
+du_cli_status du_cli_transfer_check(const char *in, const char *input, const char *output,
+                                    const char *gguf_type, du_diag *diag);
 
 /* What goes with the weights: out of the directory, or made from a GGUF file's keys. Returns the
  * errors of the tokenizer and of reading. */

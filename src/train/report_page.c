@@ -96,18 +96,10 @@ static int64_t number_of(const json_t *json, const char *key) {
     return json_integer_value(json_object_get(json, key));
 }
 
-/* The last part of `out`. */
+/* The last name in `out`. */
 static du_sv name_of(const json_t *run) {
     du_sv out = text_of(json_object_get(run, "config"), "out");
-    while (out.len > 1 && out.s[out.len - 1] == '/') {
-        out.len--;
-    }
-    for (size_t i = out.len; i-- > 0;) {
-        if (out.s[i] == '/' && i + 1 < out.len) {
-            return (du_sv){out.s + i + 1, out.len - i - 1};
-        }
-    }
-    return out.len > 0 ? out : du_sv_of("A run");
+    return out.len > 0 ? du_path_last(out) : du_sv_of("A run");
 }
 
 static void add_head(du_str *s, const json_t *run) {

@@ -51,6 +51,17 @@ static void unloaded_pages_come_back(void **state) {
     test_tmp_remove(&tmp);
 }
 
+static void last_names(void **state) {
+    (void)state;
+    static const char *const pairs[][2] = {{"a/b", "b"}, {"a/b//", "b"}, {"b", "b"},  {"/b", "b"},
+                                           {"b/", "b"},  {"/", "/"},     {"//", "/"}, {"", ""}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        du_sv last = du_path_last(du_sv_of(pairs[i][0]));
+        assert_int_equal(last.len, strlen(pairs[i][1]));
+        assert_memory_equal(last.s, pairs[i][1], last.len);
+    }
+}
+
 static void writer_is_atomic(void **state) {
     (void)state;
     char dir[] = "/tmp/dure-test-XXXXXX";
@@ -300,6 +311,7 @@ static void writers_do_without_unnamed_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unloaded_pages_come_back),
+        cmocka_unit_test(last_names),
         cmocka_unit_test(writer_is_atomic),
         cmocka_unit_test(unfinished_files_have_no_name),
         cmocka_unit_test(writer_keeps_links_and_permissions),
