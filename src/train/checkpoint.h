@@ -29,8 +29,8 @@ typedef struct {
 
 /* Opens the checkpoint of a step and compares each file with its length and checksum.
  * out  for du_saved_close; untouched on failure
- * Returns DU_OK, DU_ENOENT (no state.json), DU_EFORMAT (truncated, damaged, no checkpoint), DU_EIO,
- * DU_ELIMIT, DU_ENOMEM; each names the folder. */
+ * Returns DU_OK, DU_ENOENT (no state.json), DU_EFORMAT (truncated, damaged, no checkpoint),
+ * DU_EUNSUPPORTED (of another version), DU_EIO, DU_ELIMIT, DU_ENOMEM; each names the folder. */
 DU_NODISCARD
 du_err du_saved_open(du_saved *out, const char *dir_of_run, int64_t step, du_diag *diag);
 void du_saved_close(du_saved *saved);

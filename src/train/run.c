@@ -110,32 +110,34 @@ static du_err check_same(const du_run *run, const du_saved *saved, du_diag *diag
     return err;
 }
 
-/* A trainer as it was after the checkpoint's step. */
-static du_err load(du_trainer **out, const du_run *run, const du_saved *saved, du_diag *diag) {
-    du_trainer *t = NULL;
-    du_err err = du_trainer_new(&t, run->params.ctx, run->params.config, saved->model_config,
-                                run->params.ranks, diag);
-    err = err ? err : du_checkpoint_load(saved->dir, t->params, &t->optim, diag);
-    if (err != DU_OK) {
-        du_trainer_free(t);
-        return err;
-    }
-    t->step = saved->state.step;
-    *out = t;
-    return DU_OK;
-}
-
 static uint64_t base_sum(const du_trainer *t) {
     return t->params->adapters ? du_lora_base_sum(t->params) : 0;
 }
 
-static du_err check_base(const du_run *run, const du_saved *saved, du_diag *diag) {
-    return base_sum(run->trainer) == saved->state.base
+static du_err check_base(const du_run *run, const du_trainer *t, const du_saved *saved,
+                         du_diag *diag) {
+    return base_sum(t) == saved->state.base
                ? DU_OK
                : du_fail(diag, DU_EINVAL,
                          "%s: is not what it was when the run was begun: its adapters would not "
                          "fit",
                          run->params.config->init);
+}
+
+/* A trainer for the checkpoint's values, if it is of this run. */
+static du_err new_trainer(du_trainer **out, const du_run *run, const du_saved *saved,
+                          du_diag *diag) {
+    const du_run_params *p = &run->params;
+    du_trainer *t = NULL;
+    du_err err = check_same(run, saved, diag);
+    err = err ? err : du_trainer_new(&t, p->ctx, p->config, saved->model_config, p->ranks, diag);
+    err = err ? err : check_base(run, t, saved, diag);
+    if (err != DU_OK) {
+        du_trainer_free(t);
+        return err;
+    }
+    *out = t;
+    return DU_OK;
 }
 
 static du_err check_data(const du_run *run, const du_saved *saved, du_diag *diag) {
@@ -154,7 +156,6 @@ static du_err go_on(du_run *run, const du_saved *saved, du_diag *diag) {
     run->state = saved->state;
     du_err err = du_trainer_open_data(run->trainer, diag);
     err = err ? err : check_data(run, saved, diag);
-    err = err ? err : check_base(run, saved, diag);
     err = err ? err : set_saved(run, saved->state.step, diag);
     if (err == DU_OK && *p->config->tokenizer && p->companions) {
         return p->companions(p->user, p->config, &run->companions, diag);
@@ -165,35 +166,48 @@ static du_err go_on(du_run *run, const du_saved *saved, du_diag *diag) {
                : du_companions_take_ids(&run->companions, saved->model_config, diag);
 }
 
-/* Does the error lie in the checkpoint, so that one before it may do? */
-static bool is_damage(du_err err) {
-    return err == DU_ENOENT || err == DU_EIO || err == DU_EFORMAT || err == DU_ELIMIT;
+/* Could a checkpoint before this one do? Its damage is told then, and no error. */
+static du_err pass_over(const du_run *run, du_err err, du_diag *why, du_diag *diag) {
+    if (err != DU_ENOENT && err != DU_EIO && err != DU_EFORMAT && err != DU_ELIMIT) {
+        return du_fail(diag, err, "%s", why->msg);
+    }
+    du_diag_context(why, "not resumed from");
+    note(run, why->msg);
+    return DU_OK;
+}
+
+/* Loads the checkpoint of a step; run->trainer stays NULL where its files are damaged. What keeps a
+ * whole one from being loaded, as the state of `init`, is no damage. */
+static du_err resume_from(du_run *run, int64_t step, du_diag *diag) {
+    du_saved saved = {0};
+    du_trainer *t = NULL;
+    du_diag why;
+    du_diag_reset(&why);
+    du_err err = du_saved_open(&saved, run->params.config->out, step, &why);
+    if (err != DU_OK) {
+        return pass_over(run, err, &why, diag);
+    }
+    err = new_trainer(&t, run, &saved, diag);
+    if (err == DU_OK) {
+        err = du_checkpoint_load(saved.dir, t->params, &t->optim, &why);
+        if (err == DU_OK) {
+            t->step = step;
+            run->trainer = t;
+            err = go_on(run, &saved, diag);
+        } else {
+            du_trainer_free(t);
+            err = pass_over(run, err, &why, diag);
+        }
+    }
+    du_saved_close(&saved);
+    return err;
 }
 
 /* Loads the last checkpoint that is whole; run->trainer stays NULL when none is. */
 static du_err resume(du_run *run, const int64_t *steps, size_t n, du_diag *diag) {
-    const char *out = run->params.config->out;
     du_err err = DU_OK;
     while (n-- > 0 && !run->trainer && err == DU_OK) {
-        du_saved saved = {0};
-        du_diag why;
-        du_diag_reset(&why);
-        err = du_saved_open(&saved, out, steps[n], &why);
-        if (err == DU_OK && (err = check_same(run, &saved, diag)) != DU_OK) {
-            du_saved_close(&saved);
-            return err;
-        }
-        err = err ? err : load(&run->trainer, run, &saved, &why);
-        if (err == DU_OK) {
-            err = go_on(run, &saved, diag);
-        } else if (is_damage(err)) {
-            du_diag_context(&why, "not resumed from");
-            note(run, why.msg);
-            err = DU_OK;
-        } else {
-            (void)du_fail(diag, err, "%s", why.msg);
-        }
-        du_saved_close(&saved);
+        err = resume_from(run, steps[n], diag);
     }
     return err;
 }

@@ -41,8 +41,10 @@ typedef struct du_run du_run;
 /* Takes the folder for this process, opens the data, and makes the model or loads it.
  * out  new handle, free with du_run_close (takes NULL); untouched on failure
  * Returns DU_OK, DU_EEXIST (the folder holds a run, or another process works in it), DU_EINVAL (a
- * run cannot go on with a changed key or other data), and the errors of the loader, du_trainer_new
- * and du_trainer_begin. A checkpoint that is not whole is told by a note and passed over. */
+ * run cannot go on with a changed key, other data or another model under its adapters),
+ * DU_EUNSUPPORTED (a checkpoint of another version), DU_EIO, DU_ENOMEM, and the errors of
+ * du_checkpoint_clean, du_trainer_new, du_trainer_open_data, du_trainer_begin, du_journal_open and
+ * `companions`. A checkpoint that is not whole is told by a note and passed over. */
 DU_NODISCARD
 du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag);
 void du_run_close(du_run *run);
@@ -54,14 +56,14 @@ bool du_run_done(const du_run *run); /* all steps are */
 double du_run_smooth(const du_run *run);
 
 /* A step, its line in metrics.jsonl, and the checkpoint when one is due, with samples and report.
- * *out as in that line. Returns the errors of du_trainer_step, du_metrics_add and
- * du_checkpoint_save, DU_ELIMIT where the loss stays above spike.factor times the smoothed one
+ * *out as in that line. Returns the errors of du_trainer_step, du_trainer_validate, du_journal_add
+ * and du_run_save, DU_ELIMIT where the loss stays above spike.factor times the smoothed one
  * (checkpoints before it stay); the run cannot go on after one, its last checkpoint is whole. */
 DU_NODISCARD
 du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag);
 
 /* A checkpoint of the last step, and the report, unless it has them. Returns the errors of
- * du_checkpoint_save. */
+ * du_trainer_check_weights, du_lines_sync, du_checkpoint_save and du_checkpoint_prune. */
 DU_NODISCARD
 du_err du_run_save(du_run *run, du_diag *diag);
 

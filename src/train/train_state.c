@@ -167,8 +167,9 @@ static du_err read_values(du_train_state *s, const json_t *json, du_diag *diag) 
     }
     du_err err = need_i64(json, "version", 0, INT64_MAX, &version, diag);
     if (err == DU_OK && version != VERSION) {
-        return du_fail(diag, DU_EFORMAT, "state.json: version %lld is not known",
-                       (long long)version);
+        return du_fail(diag, DU_EUNSUPPORTED,
+                       "state.json: version %lld, but this program reads version %d",
+                       (long long)version, VERSION);
     }
     const json_t *best = json_object_get(json, "best");
     *s = (du_train_state){0};

@@ -32,8 +32,8 @@ du_err du_train_state_write(const du_train_state *state, const du_train_config *
  * checksum. All out are untouched on failure.
  * config  its keys, for json_decref
  * model   is there a config.json, or the adapters of a model?
- * Returns DU_OK, DU_ENOENT, DU_EFORMAT (damaged, truncated, no such state), DU_EIO, DU_ELIMIT,
- * DU_ENOMEM. */
+ * Returns DU_OK, DU_ENOENT, DU_EFORMAT (damaged, truncated, no such state), DU_EUNSUPPORTED (of
+ * another version), DU_EIO, DU_ELIMIT, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_train_state_read(du_train_state *out, json_t **config, bool *model, const char *dir,
                            int64_t step, du_diag *diag);

@@ -111,6 +111,27 @@ class Merge(folder.InFolder):
             out.write(data)
         self.train("out", base, "--resume")
 
+    def test_another_shape_of_base_is_no_damage(self):
+        """Nothing of the run goes: neither with a base of another shape nor without one."""
+        base = shutil.copytree(self.model("llama_tied"), self.path("base"))
+        self.train("out", base, checkpoint__every=4)
+        def all_files():
+            return {os.path.join(folder, name): read_bytes(folder, name)
+                    for folder, _, names in os.walk(self.path("out")) for name in names}
+        before = all_files()
+        shutil.rmtree(base)
+        for message in ("base: ", "is not what it was when the run was begun"):
+            done = self.train("out", base, "--resume", steps=13, checkpoint__every=4, status=1)
+            self.assertIn(message, done.err)
+            self.assertNotIn("not resumed from", done.err)
+            self.assertEqual(all_files(), before)
+            if not os.path.exists(base):
+                shutil.copytree(self.model("qwen2"), base)
+        shutil.rmtree(base)
+        shutil.copytree(self.model("llama_tied"), base)
+        self.train("out", base, "--resume", steps=13, checkpoint__every=4)
+        self.assertEqual(len(self.losses("out")), 13)
+
     def test_merged_logits(self):
         for name in ("llama_tied", "qwen2", "deepseek_v3_noqlora", "deepseek_v3_fp8"):
             with self.subTest(name):

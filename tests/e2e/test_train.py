@@ -45,6 +45,32 @@ def safetensors(path):
     return out
 
 
+def checksum(data):
+    """As du_checksum gives it."""
+    h, mask = 0, 2 ** 64 - 1
+    for at in range(0, len(data), 8):
+        part = data[at:at + 8]
+        part += bytes(7 - len(part)) + bytes([len(part)]) if len(part) < 8 else b""
+        h = (h ^ int.from_bytes(part, "little")) * 0x9e3779b97f4a7c15 & mask
+        h ^= h >> 29
+    return f"{h:016x}"
+
+
+def change_state(path, **values):
+    """Sets keys of a state.json, with a checksum that fits; numbers keep their digits."""
+    def text():
+        compact = json.dumps(state, separators=(",", ":"), sort_keys=True)
+        return re.sub('"@(.*?)@"', r"\1", compact).encode()
+    with open(path, encoding="utf-8") as file:
+        state = json.load(file, parse_float=lambda number: f"@{number}@")
+    said = state.pop("checksum")
+    assert checksum(text()) == said
+    state.update(values)
+    state["checksum"] = checksum(text())
+    with open(path, "wb") as file:
+        file.write(text())
+
+
 class Base(folder.InFolder):
     def setUp(self):
         super().setUp()
@@ -573,6 +599,19 @@ class Folder(Base):
         self.assertEqual(done.err.count("not resumed from: "), 3)
         self.assertIn("no checkpoint is whole: the run begins anew", done.err)
         self.assert_same_run("whole", "a")
+
+    def test_a_newer_version_is_no_damage(self):
+        """The run of a program that is newer stays as it is."""
+        self.train("a", keys={"steps": 4, "checkpoint.every": 2})
+        change_state(self.path("a", "step-000004", "state.json"), version=2)
+        before = (self.files("a", 2), self.files("a", 4), self.metrics("a"))
+        done = self.train("a", "--resume", status=1)
+        self.assertIn("step-000004: state.json: version 2, but this program reads version 1", done.err)
+        self.assertEqual(before, (self.files("a", 2), self.files("a", 4), self.metrics("a")))
+        change_state(self.path("a", "step-000004", "state.json"), version=1)
+        self.train("a", "--resume")
+        self.train("b")
+        self.assert_same_run("a", "b")
 
     def test_changed_keys(self):
         self.train("a", keys={"steps": 2})
