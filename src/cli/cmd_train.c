@@ -145,7 +145,7 @@ static du_err sample(void *user, const du_train_config *config, const char *chec
     how.n_threads = du_pool_n_threads(ctx->pool);
     how.force_isa = true;
     how.isa = ctx->kern->isa;
-    return du_cli_train_sample(checkpoint, config->sample.tokens, prompts, texts, how, diag);
+    return du_cli_train_sample(checkpoint, config, prompts, texts, how, diag);
 }
 
 static void note(void *user, const char *text) {

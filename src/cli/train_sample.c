@@ -1,10 +1,12 @@
 #include "cli/train_sample.h"
 
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "cli/ids.h"
 #include "cli/interrupt.h"
 #include "cli/prompt.h"
 #include "infer/generate.h"
+#include "model/lora.h"
 
 static du_err encode(du_ids *ids, const du_lm *lm, const char *prompt, du_diag *diag) {
     if (!lm->chat) {
@@ -53,15 +55,44 @@ static du_err answer(json_t *texts, const du_lm *lm, const du_ids *ids, int64_t 
     return err;
 }
 
-du_err du_cli_train_sample(const char *checkpoint, int64_t n_tokens, const json_t *prompts,
-                           json_t *texts, du_infer_params how, du_diag *diag) {
+/* Folds a checkpoint's adapters into the model; on failure lm has none. */
+static du_err adapt(du_lm *lm, const char *checkpoint, du_diag *diag) {
+    du_lora_file file;
+    du_params *params = NULL;
+    du_model *model = lm->model;
+    du_err err = du_lora_file_open(&file, checkpoint, diag);
+    if (err != DU_OK) {
+        return err;
+    }
+    lm->model = NULL;
+    err = du_lora_new(&params, model, &file.lora, diag);
+    err = err ? err : du_lora_load(params, &file, diag);
+    du_lora_file_close(&file);
+    int64_t left = du_mem_available_bytes();
+    size_t wanted = err ? 0 : du_lora_folded_bytes(params);
+    if (err == DU_OK && left > 0 && wanted > (size_t)left) {
+        err = du_fail(diag, DU_ENOMEM, "merged matrices need %.0f MB and %.0f MB are free",
+                      (double)wanted * 1e-6, (double)left * 1e-6);
+    }
+    if (err != DU_OK) {
+        du_params_free(params);
+        return err;
+    }
+    return du_lora_fold(&lm->model, params, diag);
+}
+
+du_err du_cli_train_sample(const char *checkpoint, const du_train_config *config,
+                           const json_t *prompts, json_t *texts, du_infer_params how,
+                           du_diag *diag) {
+    bool adapters = config->lora.rank > 0;
     du_lm *lm = NULL;
-    du_err err = du_lm_open(&lm, checkpoint, diag);
+    du_err err = du_lm_open(&lm, adapters ? config->init : checkpoint, diag);
+    err = err || !adapters ? err : adapt(lm, checkpoint, diag);
     how.deterministic = true;
     for (size_t i = 0; i < json_array_size(prompts) && err == DU_OK; i++) {
         du_ids ids = {0};
         err = encode(&ids, lm, json_string_value(json_array_get(prompts, i)), diag);
-        err = err ? err : answer(texts, lm, &ids, n_tokens, how, diag);
+        err = err ? err : answer(texts, lm, &ids, config->sample.tokens, how, diag);
         du_ids_done(&ids);
     }
     du_lm_close(lm);

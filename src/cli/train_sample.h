@@ -9,12 +9,14 @@
 
 /* Answers as `dure run CHECKPOINT -p PROMPT --temp 0 -n SAMPLE.TOKENS --deterministic` gives them,
  * with reasoning, or with --raw where the checkpoint has no chat template; appended to texts,
- * null for a prompt that fills the context.
- * how  threads and kernels
- * Returns DU_ECANCELLED (a signal came), the errors of du_lm_open, du_lm_apply_chat, du_infer_new,
- * du_generate. */
+ * null for a prompt that fills the context. Adapters are folded into init's model in memory.
+ * config  of the run: init, lora.rank, sample.tokens
+ * how     threads and kernels
+ * Returns DU_ECANCELLED (a signal came), DU_ENOMEM, the errors of du_lm_open, du_lora_file_open,
+ * du_lora_load, du_lm_apply_chat, du_infer_new, du_generate. */
 DU_NODISCARD
-du_err du_cli_train_sample(const char *checkpoint, int64_t n_tokens, const json_t *prompts,
-                           json_t *texts, du_infer_params how, du_diag *diag);
+du_err du_cli_train_sample(const char *checkpoint, const du_train_config *config,
+                           const json_t *prompts, json_t *texts, du_infer_params how,
+                           du_diag *diag);
 
 #endif

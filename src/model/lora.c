@@ -337,23 +337,60 @@ static du_err fold(du_model *model, du_mat *w, du_diag *diag) {
     return DU_OK;
 }
 
-du_err du_lora_fold_derived(du_params *p, du_diag *diag) {
+/* What an architecture derives from others is derived again. */
+static du_err fold_each(du_params *p, bool all, du_diag *diag) {
     du_model *model = p->model;
     bool any = false;
     du_err err = DU_OK;
     for (int64_t i = 0; i < p->n_adapters && err == DU_OK; i++) {
         const du_param *t = &p->at[2 * i];
-        if (!t->def->read_only) {
-            continue;
+        if (all || t->def->read_only) {
+            err = fold(model, matrix_of(model, t->def, t->layer, t->expert), diag);
         }
-        any = true;
-        err = fold(model, matrix_of(model, t->def, t->layer, t->expert), diag);
-        for (int64_t k = 0; k < model->arch->n_weights; k++) { /* forms made from it */
+        for (int64_t k = 0; t->def->read_only && k < model->arch->n_weights; k++) {
             const du_weight_def *def = &model->arch->weights[k];
-            if (def->kind == DU_WEIGHT_HEADS) {
+            if (def->kind == DU_WEIGHT_HEADS) { /* forms made from it */
                 *(du_mat **)du_model_field(model, def, t->layer) = NULL;
             }
         }
+        any = any || t->def->read_only;
     }
     return err || !any ? err : model->arch->finish(model, diag);
+}
+
+du_err du_lora_fold_derived(du_params *p, du_diag *diag) {
+    return fold_each(p, false, diag);
+}
+
+size_t du_lora_folded_bytes(const du_params *p) {
+    size_t n_bytes = 0;
+    for (int64_t i = 0; i < p->n_adapters; i++) {
+        n_bytes += (size_t)(p->at[2 * i + 1].rows * p->at[2 * i].cols) * sizeof(float);
+    }
+    return n_bytes;
+}
+
+/* The model's own copies of biases that lie among the values. */
+static du_err keep_biases(const du_params *p, du_diag *diag) {
+    for (int64_t i = 2 * p->n_adapters; i < p->n; i++) {
+        const du_param *t = &p->at[i];
+        float *bias = du_model_alloc(p->model, (size_t)t->cols, sizeof *bias);
+        if (!bias) {
+            return du_fail_nomem(diag, "biases of routers");
+        }
+        memcpy(bias, p->values + t->offset, (size_t)t->cols * sizeof *bias);
+        *(const float **)du_model_field(p->model, t->def, t->layer) = bias;
+    }
+    return DU_OK;
+}
+
+du_err du_lora_fold(du_model **out, du_params *p, du_diag *diag) {
+    du_err err = fold_each(p, true, diag);
+    err = err ? err : keep_biases(p, diag);
+    if (err == DU_OK) {
+        *out = p->model;
+        p->model = NULL;
+    }
+    du_params_free(p);
+    return err;
 }

@@ -91,4 +91,13 @@ uint64_t du_lora_base_sum(const du_params *params);
 DU_NODISCARD
 du_err du_lora_fold_derived(du_params *params, du_diag *diag);
 
+/* The frozen model with all adapters in its matrices, F32 in memory where there is one, and with
+ * the routers' biases: to be asked as any model. Bytes that these matrices take.
+ * out     untouched on failure; free with du_model_close
+ * params  freed, also on failure; then its model too
+ * Returns as above. */
+size_t du_lora_folded_bytes(const du_params *params);
+DU_NODISCARD
+du_err du_lora_fold(du_model **out, du_params *params, du_diag *diag);
+
 #endif

@@ -13,9 +13,11 @@ double du_train_config_lora_alpha(const du_train_config *config) {
 
 static du_err check_lora(const du_train_config *config, du_diag *diag) {
     bool given = *config->lora.targets || config->lora.alpha > 0;
-    const char *wrong = *config->init == '\0'    ? "it needs init, the model to adapt"
-                        : *config->sample.prompt ? "sample.prompt: adapters alone cannot be asked"
-                                                 : NULL;
+    bool other = *config->sample.prompt && *config->tokenizer;
+    const char *wrong = *config->init == '\0' ? "it needs init, the model to adapt"
+                        : other ? "sample.prompt is asked with init's own tokenizer: leave out "
+                                  "tokenizer"
+                                : NULL;
     if (config->lora.rank == 0) {
         return given ? missing("lora.rank is missing: lora.alpha and lora.targets go with it", diag)
                      : DU_OK;

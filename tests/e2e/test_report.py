@@ -395,10 +395,33 @@ class Samples(Base):
         for prompt in ("[", "[]", "[3]", '[""]', '["a", null]'):
             done = self.train("a", status=2, **{**keys, "sample.prompt": prompt})
             self.assertIn("sample.prompt", done.err)
-        self.assertIn("adapters alone cannot be asked", program.run(
+        self.assertIn("asked with init's own tokenizer", program.run(
             "train", "--set", f"init={program.model('llama_tied')}", "--set", "lora.rank=2", "--set",
             "sample.prompt=one", "--set", "steps=1", "--set", "out=x", "--set", "data.tokens=x",
-            status=2).err)
+            "--set", "tokenizer=x", status=2).err)
+
+    def test_adapters(self):
+        """What the merged models say, of F32 and of quantised ones."""
+        self.train("start", **self.keys)
+        start, file = self.path("start", "step-000012"), self.path("q8.gguf")
+        program.run("convert", start, file, "--type", "q8_0")
+        keys = {"lora.rank": 4, "router.bias_step": 0.01, "optim.lr": 0.03, "checkpoint.every": 6,
+                "checkpoint.keep": 9, "sample.prompt": "one two", "sample.tokens": 7}
+        for name, init, end in (("a", start, ""), ("b", file, ".gguf")):
+            self.train(name, model={}, init=init, **{**keys, "mtp.weight": 0})
+            lines = program.json_lines(self.path(name), "samples.jsonl")
+            self.assertEqual([line["step"] for line in lines], [6, 12])
+            texts = [self.ask(init)]
+            for line in lines:
+                merged = self.path(f"{name}{line['step']}{end}")
+                program.run("merge", init, self.path(name, f"step-{line['step']:06}"), merged)
+                self.assertEqual(line["samples"][0]["text"], self.ask(merged))
+                texts.append(line["samples"][0]["text"])
+            self.assertGreater(len(set(texts)), 1)  # adapters count
+
+    def ask(self, model):
+        return program.run("run", model, "--raw", "-p", "one two", "-n", 7, "--temp", 0,
+                           "--deterministic", "--json").json["text"]
 
     def test_a_prompt_that_fills_the_context(self):
         done = self.train("a", "-q", **{**self.keys, "model.max_position_embeddings": 16,
