@@ -51,6 +51,7 @@ static void test_set(void **state) {
     refused("optim.beta1=1", "takes a number from 0 to 0.999999");
     refused("optim.lr=nan", "takes a number");
     refused("optim.lr=1e-3x", "takes a number");
+    refused("optim.eps=0", "optim.eps = 0: takes a number from 1e-30 to 1");
     refused("dtype=fp8", "takes one of f32|bf16");
     refused("dtype=f32|bf16", "takes one of");
     refused("steps", "takes KEY=VALUE");
