@@ -55,6 +55,11 @@ du_err du_journal_add(du_journal *j, const du_metrics *m, du_diag *diag) {
     return err;
 }
 
+du_err du_journal_sync(du_journal *j, du_diag *diag) {
+    du_err err = du_lines_sync(&j->metrics, diag);
+    return err || j->samples.fd < 0 ? err : du_lines_sync(&j->samples, diag);
+}
+
 bool du_journal_wants_samples(const du_journal *j, int64_t step) {
     return j->prompts && j->samples.last_step < step;
 }

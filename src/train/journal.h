@@ -42,6 +42,10 @@ void du_journal_close(du_journal *journal);
 DU_NODISCARD
 du_err du_journal_add(du_journal *journal, const du_metrics *m, du_diag *diag);
 
+/* Waits until the lines of metrics and samples are on the disk. Returns DU_OK, DU_EIO. */
+DU_NODISCARD
+du_err du_journal_sync(du_journal *journal, du_diag *diag);
+
 /* Are samples wanted that samples.jsonl does not have yet? */
 bool du_journal_wants_samples(const du_journal *journal, int64_t step);
 

@@ -9,10 +9,11 @@
  *     OUT/report.html      all of these on a page (train/report.h)
  *     OUT/step-NNNNNN/     checkpoints (train/checkpoint.h)
  *
- * The lines of metrics.jsonl are on the disk before the checkpoint that follows them, so a run that
- * goes on finds those of all steps before it and cuts off what lies behind. Validation happens
- * where the configuration says and not because a run is stopped, so that stopping leaves no trace;
- * so do samples, and one that a killed process did not come to is made up for at its checkpoint.
+ * The lines of metrics.jsonl and samples.jsonl are on the disk before the checkpoint that follows
+ * them, so a run that goes on finds those of all steps before it and cuts off what lies behind.
+ * Validation happens where the configuration says and not because a run is stopped, so that
+ * stopping leaves no trace; so do samples, and one that a killed process did not come to is made up
+ * for at its checkpoint.
  *
  * Among ranks number 0 has the lock and writes; the others read what it has tidied up, decide alike
  * because they see the same files, and are held back until all have seen them. */
@@ -404,7 +405,7 @@ du_err du_run_save(du_run *run, du_diag *diag) {
     du_ranks *ranks = run->params.ranks;
     du_err err = du_trainer_check_weights(t, diag);
     if (err == DU_OK && is_first(run)) {
-        err = du_lines_sync(&run->journal.metrics, diag);
+        err = du_journal_sync(&run->journal, diag);
     }
     err = du_ranks_agree(ranks, err, diag);
     err = err ? err : du_checkpoint_save(config->out, &c, &state, diag);

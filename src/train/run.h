@@ -63,7 +63,7 @@ DU_NODISCARD
 du_err du_run_step(du_run *run, du_metrics *out, du_diag *diag);
 
 /* A checkpoint of the last step, and the report, unless it has them. Returns the errors of
- * du_trainer_check_weights, du_lines_sync, du_checkpoint_save and du_checkpoint_prune. */
+ * du_trainer_check_weights, du_journal_sync, du_checkpoint_save and du_checkpoint_prune. */
 DU_NODISCARD
 du_err du_run_save(du_run *run, du_diag *diag);
 

@@ -5,7 +5,8 @@
 
 #include "base/json.h"
 #include "tmp.h"
-#include "train/metrics.h"
+#include "train/journal.h"
+#include "train/samples.h"
 
 static du_diag diag;
 static test_tmp tmp;
@@ -195,12 +196,33 @@ static void test_full_disk(void **state) {
     du_lines_close(&file);
 }
 
+/* All files of lines, those that are open: where one is lost before a checkpoint it is told. */
+static void test_sync(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        du_journal j = DU_JOURNAL_CLOSED;
+        du_lines *both[] = {&j.metrics, &j.samples};
+        static const char *const names[] = {DU_METRICS_FILE, DU_SAMPLES_FILE};
+        assert_ok(du_lines_open(&j.metrics, tmp.path, names[0], 0, &diag), &diag);
+        assert_ok(du_journal_sync(&j, &diag), &diag);
+        assert_ok(du_lines_open(&j.samples, tmp.path, names[1], 0, &diag), &diag);
+        if (i < 2) {
+            assert_int_equal(close(both[i]->fd), 0); /* the disk says no */
+            assert_fails(du_journal_sync(&j, &diag), DU_EIO, &diag, names[i]);
+            both[i]->fd = -1;
+        } else {
+            assert_ok(du_journal_sync(&j, &diag), &diag);
+        }
+        du_journal_close(&j);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     du_json_use_counted_heap();
-    const struct CMUnitTest tests[] = {TEST(test_add_and_cut), TEST(test_other_lines),
-                                       TEST(test_no_copy),     TEST(test_pipe),
-                                       TEST(test_long_lines),  TEST(test_full_disk)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_add_and_cut), TEST(test_other_lines), TEST(test_no_copy), TEST(test_pipe),
+        TEST(test_long_lines),  TEST(test_full_disk),   TEST(test_sync)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
