@@ -315,6 +315,15 @@ class Training(Base):
         self.assertLess(best, 18)
         self.assertEqual(self.checkpoints("a"), [f"step-{step:06}" for step in (best, 18, 20)])
 
+    def test_tokens_that_no_sequence_has(self):
+        """Their rows of the embedding have no gradients and no moments: they stay, whatever eps."""
+        self.write_tokens("half.bin", [i * i % (VOCAB // 2) for i in range(300)])
+        self.train("a", keys={"data.tokens": self.path("half.bin"), "optim.eps": 1e-30,
+                              "optim.weight_decay": 0, "checkpoint.every": 1})
+        first, last = (safetensors(self.path("a", f"step-{step:06}", "model.safetensors"))
+                       ["model.embed_tokens.weight"][1][VOCAB // 2 * 32:] for step in (10, 12))
+        self.assertTrue(first == last and any(first))
+
     def test_router_biases(self):
         """Each step moves them by 0 or +-0.01."""
         self.train("a", model="deepseek", keys={"checkpoint.every": 1, "checkpoint.keep": 20})
@@ -672,6 +681,23 @@ class Folder(Base):
         for name in self.checkpoints("a"):
             for _, values in safetensors(self.path("a", name, "model.safetensors")).values():
                 self.assertTrue(all(map(math.isfinite, values)))
+
+
+    def test_an_update_that_overflows(self):
+        """In the step that saves, of a weight that no pass sees: it is not saved."""
+        self.write_tokens("half.bin", [i % (VOCAB // 2) for i in range(300)])
+        self.train("start", keys={"steps": 1})
+        init = self.path("start", "step-000001")
+        with open(os.path.join(init, "model.safetensors"), "r+b") as file:
+            n, = struct.unpack("<Q", file.read(8))
+            _, end = json.loads(file.read(n))["model.embed_tokens.weight"]["data_offsets"]
+            file.seek(8 + n + end - 4)  # of the last token
+            file.write(struct.pack("<f", 1e38))
+        keys = {"init": init, "data.tokens": self.path("half.bin"), "steps": 2, "optim.lr": 1,
+                "schedule.warmup_steps": 0, "optim.weight_decay": 1000, "checkpoint.every": 1}
+        done = self.train("a", "-q", model=None, keys=keys, status=1)
+        self.assertIn("step 1: model.embed_tokens.weight is not finite any more", done.err)
+        self.assertEqual((len(self.metrics("a")), self.checkpoints("a")), (1, []))
 
 
 class CommandLine(Base):
