@@ -27,7 +27,7 @@ static const du_opt opts[] = {
     DU_OPTION_STR(0, "tokenizer", "MODEL", &tokenizer,
                   "whose tokenizer and chat template to use: a folder with tokenizer.json, a GGUF "
                   "file"),
-    DU_OPTION_STR('o', "out", "DIR", &output, "the folder to make; data.shards of dure train"),
+    DU_OPTION_STR('o', "output", "DIR", &output, "the folder to make; data.shards of dure train"),
     DU_OPTION_SIZE(0, "seq-len", "N", &seq_len, 1, DU_SHARDS_SEQ_LEN_MAX,
                    "tokens of a sequence; seq_len of dure train, or a multiple of it"),
     DU_OPTION_LIST(
@@ -277,7 +277,7 @@ static du_cli_status run(int n_args, char **args, du_diag *diag) {
     if (!tokenizer || !output || seq_len == 0) {
         return du_cli_misuse(diag, "%s is missing",
                              !tokenizer ? "--tokenizer"
-                             : !output  ? "--out"
+                             : !output  ? "--output"
                                         : "--seq-len");
     }
     source_list list = {0};

@@ -26,7 +26,7 @@ static bool as_json;
 static const du_opt opts[] = {
     DU_OPTION_SIZE(0, "vocab", "N", &n_vocab, 257, 1 << 24,
                    "tokens in all, as in 32k: special ones, 256 bytes, and what is learned"),
-    DU_OPTION_STR('o', "out", "PATH", &output,
+    DU_OPTION_STR('o', "output", "PATH", &output,
                   "the file to write, or a folder for tokenizer.json; tokenizer_config.json goes "
                   "beside it (default: tokenizer.json)"),
     DU_OPTION_STR(0, "pre", "RULE", &rule,
@@ -296,7 +296,7 @@ const du_cli_command du_cli_tokenizer_train = {
         "standard input. The rule qwen2 cuts off words of letters with the blank before them, "
         "Korean and English alike, and each digit by itself; deepseek-v3 takes up to three digits "
         "together. The result depends on the texts and the options, not on the number of threads.",
-    .example = "dure tokenizer train --vocab 32k --out my-model texts.jsonl.zst\n"
+    .example = "dure tokenizer train --vocab 32k --output my-model texts.jsonl.zst\n"
                "dure tokenizer train --vocab 8k --pre deepseek-v3 --token '<a>' *.txt",
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,

@@ -278,7 +278,7 @@ class DataPack(folder.InFolder):
                 self.assertFalse(os.path.exists(self.path("out")))
         full = ("--tokenizer", self.tokenizer, "-o", self.path("out"), "--seq-len", 64)
         for words, message in ((full[2:] + (good,), "--tokenizer is missing"),
-                               (full[:2] + full[4:] + (good,), "--out is missing"),
+                               (full[:2] + full[4:] + (good,), "--output is missing"),
                                (full[:4] + (good,), "--seq-len is missing"),
                                (full, "an argument is missing"),
                                (full + ("--source", good + ":1", good), "not both"),

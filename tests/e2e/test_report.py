@@ -340,7 +340,7 @@ class Samples(Base):
     def setUp(self):
         super().setUp()
         self.write("text", "one two three four five six seven one two three " * 20)
-        done = program.run("tokenizer", "train", "--vocab", 280, "--out", self.path("tok"),
+        done = program.run("tokenizer", "train", "--vocab", 280, "--output", self.path("tok"),
                            "--json", self.path("text"))
         self.keys = {"model.vocab_size": done.json["vocab"], "tokenizer": self.path("tok"),
                      "checkpoint.every": 4, "checkpoint.keep": 20, "sample.tokens": 7}

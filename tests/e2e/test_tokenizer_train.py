@@ -27,7 +27,7 @@ def random_text(seed, n):
 class TokenizerTrain(folder.InFolder):
     def train(self, *words, **more):
         """The --json object; the result is in the folder out."""
-        return program.run("tokenizer", "train", "--out", self.path("out"), "--json", *words,
+        return program.run("tokenizer", "train", "--output", self.path("out"), "--json", *words,
                            **more).json
 
     def pieces(self):

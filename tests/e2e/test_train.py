@@ -260,7 +260,7 @@ class Training(Base):
         """A folder with a tokenizer, and how many tokens it has."""
         with open(self.path("text"), "w", encoding="utf-8") as file:
             file.write("one two three four five six seven one two three " * 20)
-        done = program.run("tokenizer", "train", "--vocab", 280, "--out", self.path("tok"), "--json",
+        done = program.run("tokenizer", "train", "--vocab", 280, "--output", self.path("tok"), "--json",
                            self.path("text"))
         return self.path("tok"), done.json["vocab"]
 
