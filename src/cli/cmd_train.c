@@ -24,6 +24,7 @@
 #include "cli/train_sample.h"
 #include "cli/transfer.h"
 #include "train/run.h"
+#include "train/same.h"
 
 enum { LINE_EVERY = 10 }; /* steps between lines where there is no terminal */
 
@@ -269,11 +270,25 @@ static du_err train(const du_train_config *config, const char *path, du_ctx *ctx
     return err;
 }
 
+/* Ranks that were started otherwise than rank 0 are refused. */
+static du_err check_ranks(const du_train_config *config, const du_kern *kern, du_diag *diag) {
+    bool own[] = {plan, lr_find, resume, overwrite}, first[] = {plan, lr_find, resume, overwrite};
+    du_err err = du_same_program(ranks, kern, diag);
+    err = err ? err : du_ranks_take_first(ranks, first, sizeof first, diag);
+    if (err == DU_OK && memcmp(own, first, sizeof own) != 0) {
+        err = du_fail(diag, DU_EINVAL,
+                      "--plan, --lr-find, --resume or --overwrite are not those of rank 0");
+    }
+    err = du_ranks_agree(ranks, err, diag);
+    return err ? err : du_same_config(ranks, config, diag);
+}
+
 /* Makes what steps are computed with. */
 static du_err compute(const du_train_config *config, const char *path, du_diag *diag) {
     int64_t share = du_cpu_n_cores() / (ranks ? ranks->link.n_here : 1);
     du_ctx ctx;
     du_err err = du_ranks_agree(ranks, du_cli_ctx_init(&ctx, share > 0 ? share : 1, diag), diag);
+    err = err ? err : check_ranks(config, ctx.kern, diag);
     if (err == DU_OK) {
         err = plan      ? du_cli_train_plan(config, &ctx, ranks, as_json, diag)
               : lr_find ? du_cli_train_lr_find(config, &ctx, ranks, as_json, quiet, diag)

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "train/same.h"
 #include "train/trainable.h"
 
 static const double decay = 0.9;  /* of the smoothed loss */
@@ -90,6 +91,7 @@ du_err du_lr_find_run(du_lr_find *out, const du_lr_find_params *p, du_diag *diag
     err = err ? err : du_trainer_open_data(t, diag);
     err = err ? err : du_trainer_begin(t, diag);
     err = du_ranks_agree(p->ranks, err, diag);
+    err = err ? err : du_same_start(t, diag);
     err = err ? err : take_steps(out, t, p, diag);
     du_trainer_free(t);
     json_decref(shape);

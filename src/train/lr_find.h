@@ -37,8 +37,8 @@ typedef struct {
 } du_lr_find_params;
 
 /* Tests; nothing is written. All ranks call it. Returns DU_OK, what `step` returns, and the errors
- * of du_trainable_shape, du_trainer_new, du_trainer_begin, du_trainer_open_data, du_trainer_step.
- */
+ * of du_trainable_shape, du_trainer_new, du_trainer_begin, du_trainer_open_data, du_same_start,
+ * du_trainer_step. */
 DU_NODISCARD
 du_err du_lr_find_run(du_lr_find *out, const du_lr_find_params *params, du_diag *diag);
 

@@ -87,19 +87,23 @@ static du_err share_equal(du_ranks *r, void *all, size_t n_bytes, du_diag *diag)
     return exchange(r, &p, diag);
 }
 
+/* n_bytes of one rank to all; bytes is written elsewhere. */
+static du_err share_from(du_ranks *r, int64_t from, void *bytes, size_t n_bytes, du_diag *diag) {
+    parts p;
+    for (int64_t i = 0; i < r->link.n; i++) {
+        p.send[i] = (du_ranks_part){bytes, r->link.rank == from ? n_bytes : 0};
+        p.receive[i] = (du_ranks_part){bytes, i == from ? n_bytes : 0};
+    }
+    return exchange(r, &p, diag);
+}
+
 /* The message of the first rank that failed, to all. */
 static du_err share_message(du_ranks *r, int64_t failed, du_err err, du_diag *diag) {
     char msg[sizeof diag->msg] = "";
-    bool own = r->link.rank == failed;
-    if (own && diag) {
+    if (r->link.rank == failed && diag) {
         memcpy(msg, diag->msg, sizeof msg);
     }
-    parts p;
-    for (int64_t i = 0; i < r->link.n; i++) {
-        p.send[i] = (du_ranks_part){msg, own ? sizeof msg : 0};
-        p.receive[i] = (du_ranks_part){msg, i == failed ? sizeof msg : 0};
-    }
-    du_err lost = exchange(r, &p, diag);
+    du_err lost = share_from(r, failed, msg, sizeof msg, diag);
     if (lost != DU_OK) {
         return lost;
     }
@@ -162,6 +166,10 @@ du_err du_ranks_exchange(du_ranks *r, const du_ranks_part *send, const du_ranks_
         err = exchange(r, &p, diag);
     }
     return err;
+}
+
+du_err du_ranks_take_first(du_ranks *r, void *bytes, size_t n_bytes, du_diag *diag) {
+    return r ? share_from(r, 0, bytes, n_bytes, diag) : DU_OK;
 }
 
 du_err du_ranks_min(du_ranks *r, int64_t *value, du_diag *diag) {

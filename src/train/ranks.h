@@ -70,6 +70,10 @@ DU_NODISCARD
 du_err du_ranks_exchange(du_ranks *ranks, const du_ranks_part *send, const du_ranks_part *receive,
                          du_diag *diag);
 
+/* bytes [n_bytes] become those of rank 0. */
+DU_NODISCARD
+du_err du_ranks_take_first(du_ranks *ranks, void *bytes, size_t n_bytes, du_diag *diag);
+
 /* *value becomes the least of all ranks. */
 DU_NODISCARD
 du_err du_ranks_min(du_ranks *ranks, int64_t *value, du_diag *diag);

@@ -26,6 +26,7 @@
 #include "base/file.h"
 #include "model/lora.h"
 #include "train/journal.h"
+#include "train/same.h"
 #include "train/schedule.h"
 #include "train/spike.h"
 #include "train/trainable.h"
@@ -257,18 +258,6 @@ static du_err make_trainer(du_run *run, int64_t **steps, size_t *n, du_diag *dia
     return err ? err : check_sample(run, diag);
 }
 
-/* Do all ranks stand where rank 0 does? */
-static du_err check_step(const du_run *run, du_diag *diag) {
-    int64_t n = du_ranks_n(run->params.ranks), step = run->trainer->step, sum = step;
-    du_err err = du_ranks_sum(run->params.ranks, run->params.ctx, &sum, 1, diag);
-    if (err == DU_OK && sum != n * step) {
-        err = du_fail(diag, DU_EINVAL,
-                      "%s: ranks find other checkpoints there: it must be the same folder for all",
-                      run->params.config->out);
-    }
-    return du_ranks_agree(run->params.ranks, err, diag);
-}
-
 /* Does the step end a stretch of `every`, or the run? */
 static bool is_due(const du_run *run, int64_t step, int64_t every) {
     return step == run->params.config->steps || (every > 0 && step % every == 0);
@@ -337,7 +326,7 @@ static du_err open_run(du_run *run, du_diag *diag) {
         return err;
     }
     err = du_ranks_agree(ranks, make_trainer(run, &steps, &n, diag), diag);
-    err = err ? err : check_step(run, diag);
+    err = err ? err : du_same_start(run->trainer, diag);
     if (err == DU_OK && is_first(run)) {
         bool anew = run->params.how == DU_RUN_OVERWRITE;
         err = anew ? empty_folder(out, steps, n, diag) : DU_OK;

@@ -43,8 +43,9 @@ typedef struct du_run du_run;
  * Returns DU_OK, DU_EEXIST (the folder holds a run, or another process works in it), DU_EINVAL (a
  * run cannot go on with a changed key, other data or another model under its adapters),
  * DU_EUNSUPPORTED (a checkpoint of another version), DU_EIO, DU_ENOMEM, and the errors of
- * du_checkpoint_clean, du_trainer_new, du_trainer_open_data, du_trainer_begin, du_journal_open and
- * `companions`. A checkpoint that is not whole is told by a note and passed over. */
+ * du_checkpoint_clean, du_trainer_new, du_trainer_open_data, du_trainer_begin, du_same_start,
+ * du_journal_open and `companions`. A checkpoint that is not whole is told by a note and passed
+ * over. */
 DU_NODISCARD
 du_err du_run_open(du_run **out, const du_run_params *params, du_diag *diag);
 void du_run_close(du_run *run);

@@ -28,6 +28,8 @@ SPREAD = {"ranks.experts": "spread"}
 # Shared memory between processes on this machine, and nothing that looks for a network.
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
           "--mca", "btl", "vader,self"]
+# What Open MPI leaves allocated at its end is not ours.
+ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
 
 
 def has_mpi():
@@ -46,10 +48,10 @@ class Base(folder.InFolder):
         if not has_mpi() and self._testMethodName != "test_without_mpi":
             self.skipTest("dure was built without MPI")
 
-    def config(self, out, model, **more):
+    def config(self, name, model, **more):
         keys = {**MODELS[model], **RUN, "data.tokens": self.path("tokens.bin"),
-                "data.validation": self.path("other.bin"), "out": self.path(out), **more}
-        path = self.path(out + ".conf")
+                "data.validation": self.path("other.bin"), "out": self.path(name), **more}
+        path = self.path(name + ".conf")
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(f"{key} = {value}\n" for key, value in keys.items())
         return path
@@ -57,10 +59,8 @@ class Base(folder.InFolder):
     def start(self, n_ranks, out, *words, model="llama", before=(), keys=None):
         command = [program.DURE, "train", self.config(out, model, **(keys or {})), *words]
         mpirun = [*MPIRUN, "-n", str(n_ranks), *before] if n_ranks > 1 else []
-        # What Open MPI leaves allocated at its end is not ours.
-        environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
         return subprocess.Popen([*mpirun, *command], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, env=environment)
+                                stderr=subprocess.PIPE, env=ENVIRONMENT)
 
     def end(self, process, status=0, seconds=120):
         try:
@@ -93,6 +93,76 @@ class Base(folder.InFolder):
             except OSError:
                 pass
         return sorted(found)
+
+
+class Different(Base):
+    """Ranks that would compute something else than rank 0 are refused, in a line that says what."""
+
+    def refuse(self, says, words=(), folders=("", ""), first=()):
+        """words are those of rank 1, which works in folders[1]."""
+        zero, one = (["-wdir", self.path(folder_of), "-n", "1", program.DURE, "train",
+                      self.path("run.conf"), *more]
+                     for folder_of, more in zip(folders, (first, words)))
+        process = subprocess.Popen([*MPIRUN, *zero, ":", *one], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=ENVIRONMENT)
+        _, err = self.end(process, status=1)
+        lines = [line for line in err.splitlines() if line.startswith("dure")]
+        self.assertEqual(len(lines), 1, err)
+        self.assertRegex(lines[0], says)
+
+    def test_what_they_are_told(self):
+        self.config("run", "llama")
+        for key, value in (("optim.lr", 0.5), ("seed", 4), ("seq_len", 8), ("steps", 13),
+                           ("accumulate", 4), ("checkpoint.every", 5), ("validate.batches", 1),
+                           ("recompute", "layer"), ("dtype", "bf16"), ("model.rope_theta", 500)):
+            with self.subTest(key):
+                self.refuse(f"rank 1: {key} is '{value}', which it is not at rank 0",
+                            ["--set", f"{key}={value}"])
+        for words in (["--lr-find"], ["--resume"], ["--overwrite"]):
+            with self.subTest(words):
+                self.refuse("rank 1: .*--resume.*not those of rank 0", words)
+        self.assertFalse(os.path.exists(self.path("run")))
+
+    def test_kernels(self):
+        self.config("run", "llama")
+        self.refuse("rank 1: computes with c .*: start all with --isa c", ["--isa", "c"])
+        self.refuse("rank 1: computes with .*: start all with --isa c", first=["--isa", "c"])
+        self.refuse("rank 1: computes with c .*: start all with --isa c",
+                    ["--isa", "c", "--lr-find"], first=["--lr-find"])
+
+    def test_files(self):
+        """Files that are not the same on all machines, under names that are."""
+        self.train(1, "start", model="deepseek", keys={"mtp.weight": 0})
+        self.train(1, "other", model="deepseek", keys={"mtp.weight": 0, "seed": 4})
+        folders = ("here", "there")
+        names = {"data.tokens": "tokens.bin", "data.validation": "other.bin"}
+        for i, name in enumerate(folders):
+            os.mkdir(self.path(name))
+            shutil.copytree(self.path(("start", "other")[i], "step-000012"),
+                            self.path(name, "given"))
+            for file in names.values():
+                shutil.copy(self.path(file), self.path(name, file))
+        keys = {"init": "given", "out": self.path("out"), **names}
+        for more in ({}, {"lora.rank": 4}, SPREAD):
+            with self.subTest(more):
+                self.config("run", "given", **keys, **more)
+                self.refuse("rank 1: .*the weights .*are not those of rank 0", folders=folders)
+        shutil.rmtree(self.path("there", "given"))
+        shutil.copytree(self.path("here", "given"), self.path("there", "given"))
+        self.config("run", "given", **keys)
+        for key, name in names.items():
+            with self.subTest(key):
+                shutil.copy(self.path("there", name), self.path("kept"))
+                with open(self.path("there", name), "r+b") as file:
+                    file.write(b"\x01")
+                self.refuse(f"rank 1: {key} = {name}: is not what it is at rank 0",
+                            folders=folders)
+                shutil.move(self.path("kept"), self.path("there", name))
+        self.config("run", "deepseek", **{"mtp.weight": 0, "out": "out"})
+        shutil.copytree(self.path("start"), self.path("here", "out"))
+        os.mkdir(self.path("there", "out"))
+        self.refuse("rank 1: out: ranks find other checkpoints there", ["--resume"],
+                    folders=folders, first=["--resume"])
 
 
 class Ranks(Base):

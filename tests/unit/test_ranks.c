@@ -6,6 +6,7 @@
 
 #include "nn/leaves.h"
 #include "test.h"
+#include "train/same.h"
 
 enum { MOST = 5, VALUES = 5000 };
 
@@ -127,6 +128,31 @@ static void check_words(du_ranks *ranks, du_ctx *ctx, du_diag *diag) {
     assert_string_equal(diag->msg, want);
     du_diag_reset(diag);
     assert_ok(du_ranks_agree(ranks, DU_OK, diag), diag);
+    sums[0] = 7 * me + 5;
+    assert_ok(du_ranks_take_first(ranks, sums, sizeof sums[0], diag), diag);
+    assert_int_equal(sums[0], 5);
+}
+
+/* Of one kernel level, some with AMX's tiles: no bits would be those of one process. */
+static void check_programs(du_ranks *ranks, du_diag *diag) {
+    du_kern kern = {.isa = DU_ISA_AVX512, .gemm_f32 = DU_GEMM_F32, .gemm_bf16 = DU_GEMM_BF16_TILES};
+    assert_ok(du_same_program(ranks, &kern, diag), diag);
+    kern.gemm_f32 = me > 0 ? DU_GEMM_F32_TILES : DU_GEMM_F32;
+    assert_int_equal(du_same_program(ranks, &kern, diag), DU_EINVAL);
+    assert_string_equal(diag->msg,
+                        "rank 1: computes with avx512 kernels, products F32 in tiles (AMX) and "
+                        "BF16 in tiles (AMX), rank 0 with avx512, F32 and BF16 in tiles (AMX): "
+                        "start all with --isa avx2");
+    du_diag_reset(diag);
+    kern.gemm_f32 = DU_GEMM_F32;
+    kern.gemm_bf16 = me == n_ranks - 1 ? DU_GEMM_BF16 : DU_GEMM_BF16_TILES;
+    assert_int_equal(du_same_program(ranks, &kern, diag), DU_EINVAL);
+    du_diag_reset(diag);
+    kern = (du_kern){.isa = me > 0 ? DU_ISA_NEON : DU_ISA_AVX2};
+    assert_int_equal(du_same_program(ranks, &kern, diag), DU_EINVAL);
+    assert_non_null(strstr(diag->msg, "neon"));
+    assert_non_null(strstr(diag->msg, "start all with --isa c"));
+    du_diag_reset(diag);
 }
 
 static void *run_rank(void *arg) {
@@ -136,6 +162,7 @@ static void *run_rank(void *arg) {
     du_ranks ranks = {.link = {me, n_ranks, n_ranks, exchange, NULL}};
     du_ctx ctx = {.kern = du_kern_get(du_isa_best()), .scratch = du_arena_new(1 << 16)};
     check_words(&ranks, &ctx, &diag);
+    check_programs(&ranks, &diag);
     check_moves(&ranks, &diag);
     check_add(&ranks, &ctx, &diag);
     du_arena_free(ctx.scratch);
