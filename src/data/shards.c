@@ -19,6 +19,7 @@ typedef struct {
     char *path;
     du_map map;
     int64_t first, n_seqs; /* sequences of the part before it; in it */
+    uint64_t checksum;     /* of the part up to its end */
 } shard;
 
 struct du_shards {
@@ -44,7 +45,7 @@ static du_err read_header(const du_map *map, const char *path, du_shards_header 
     out->n_seqs = du_read_u64(&r);
     out->first = du_read_u64(&r);
     out->n_vocab = du_read_u64(&r);
-    r.pos = 56;
+    out->checksum = du_read_u64(&r);
     if (out->version != DU_SHARDS_VERSION) {
         return du_fail_at(diag, DU_EUNSUPPORTED, 8,
                           "%s: version %u, but this program reads version %d: pack the data anew",
@@ -67,7 +68,7 @@ static du_err check_file(const du_shards *s, const shard *f, du_diag *diag) {
     const du_shards_layout *l = &s->layout;
     if (h.token_bytes != (uint64_t)l->token_bytes || h.seq_len != (uint64_t)l->seq_len ||
         h.n_vocab != (uint64_t)s->n_vocab || h.n_seqs != (uint64_t)f->n_seqs ||
-        h.first != (uint64_t)f->first) {
+        h.first != (uint64_t)f->first || h.checksum != f->checksum) {
         return du_fail(diag, DU_EFORMAT, "%s: belongs to other data than its folder's index",
                        f->path);
     }
@@ -81,6 +82,17 @@ static du_err check_file(const du_shards *s, const shard *f, du_diag *diag) {
     return DU_OK;
 }
 
+/* "checksum" of a part or a file in the index. */
+static du_err get_sum(const json_t *said, uint64_t *out, du_diag *diag) {
+    const char *text = "";
+    char *end = NULL;
+    du_err err = du_json_get_str(said, "checksum", &text, diag);
+    *out = strtoull(text, &end, 16);
+    return err == DU_OK && (strlen(text) != 16 || *end)
+               ? du_fail(diag, DU_EFORMAT, "\"checksum\" is none")
+               : err;
+}
+
 static du_err open_file(du_shards *s, const char *dir, du_shards_part part, const json_t *said,
                         du_diag *diag) {
     char name[32];
@@ -90,6 +102,7 @@ static du_err open_file(du_shards *s, const char *dir, du_shards_part part, cons
     f->first = s->n_seqs;
     du_err err = f->path ? du_json_get_i64(said, "sequences", 1, INT64_MAX / 2, &f->n_seqs, diag)
                          : du_fail_nomem(diag, dir);
+    err = err ? err : get_sum(said, &f->checksum, diag);
     if (err == DU_OK) {
         err = du_map_open(&f->map, f->path, diag);
     }
@@ -102,14 +115,11 @@ static du_err open_file(du_shards *s, const char *dir, du_shards_part part, cons
 static du_err open_part(du_shards *s, const char *dir, du_shards_part part, const json_t *said,
                         du_diag *diag) {
     const json_t *files = json_object_get(said, "files");
-    const char *sum = "";
-    char *end = NULL;
     int64_t n_seqs = 0;
     du_err err = du_json_get_i64(said, "sequences", 0, INT64_MAX / 2, &n_seqs, diag);
-    err = err ? err : du_json_get_str(said, "checksum", &sum, diag);
-    s->checksum = strtoull(sum, &end, 16);
-    if (err == DU_OK && (strlen(sum) != 16 || *end || json_array_size(files) > FILES_MAX)) {
-        err = du_fail(diag, DU_EFORMAT, "no list of files with a checksum");
+    err = err ? err : get_sum(said, &s->checksum, diag);
+    if (err == DU_OK && json_array_size(files) > FILES_MAX) {
+        err = du_fail(diag, DU_EFORMAT, "%zu files are too many", json_array_size(files));
     }
     s->files = err ? NULL : du_alloc_zero(json_array_size(files) + 1, sizeof s->files[0]);
     if (err == DU_OK && !s->files) {

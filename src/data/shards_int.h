@@ -7,7 +7,9 @@
  *     24  u64      sequences in this file
  *     32  u64      number of the first of them in its part
  *     40  u64      tokens are below this
- *     48  u64      0
+ *     48  u64      the part's checksum up to here: of the checksums of its sequences from the
+ *                  first to this file's last; in the index too, so that a file of another
+ *                  set is told
  *     56  u64      checksum of the bytes before
  *     64           sequences, each of
  *                    seq_len + 1 tokens
@@ -23,7 +25,7 @@
 #include "data/shards.h"
 
 #define DU_SHARDS_MAGIC   "duredata"
-#define DU_SHARDS_VERSION 1
+#define DU_SHARDS_VERSION 2
 #define DU_SHARDS_FORMAT  "dure shards" /* "format" in the index */
 #define DU_SHARDS_INDEX   "index.json"
 
@@ -43,7 +45,7 @@ du_shards_layout du_shards_layout_of(int64_t seq_len, int64_t token_bytes);
 
 typedef struct {
     uint32_t version, token_bytes;
-    uint64_t seq_len, n_seqs, first, n_vocab;
+    uint64_t seq_len, n_seqs, first, n_vocab, checksum;
 } du_shards_header;
 
 void du_shards_header_write(uint8_t out[DU_SHARDS_HEADER_BYTES], const du_shards_header *header);

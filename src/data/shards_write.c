@@ -15,7 +15,7 @@ typedef struct {
     int64_t n_files; /* finished ones */
     int64_t n_seqs;  /* of the part; of them before the open file */
     int64_t first;
-    uint64_t checksum; /* of the checksums of all sequences */
+    uint64_t checksum; /* of the checksums of all sequences so far */
     json_t *files;     /* what the index says of the finished ones */
 } part;
 
@@ -47,12 +47,20 @@ void du_shards_header_write(uint8_t out[DU_SHARDS_HEADER_BYTES], const du_shards
     memcpy(out + 24, &header->n_seqs, 8);
     memcpy(out + 32, &header->first, 8);
     memcpy(out + 40, &header->n_vocab, 8);
+    memcpy(out + 48, &header->checksum, 8);
     uint64_t sum = du_checksum(0, out, 56);
     memcpy(out + 56, &sum, 8);
 }
 
 void du_shards_name(char *name, du_shards_part i_part, int64_t i) {
     snprintf(name, 32, "%s-%05lld.bin", du_shards_part_names[i_part], (long long)i);
+}
+
+enum { SUM_BYTES = 17 };
+
+static const char *sum_text(char out[SUM_BYTES], uint64_t sum) {
+    snprintf(out, SUM_BYTES, "%016llx", (unsigned long long)sum);
+    return out;
 }
 
 static du_err start(du_shards_writer *w, const char *dir, du_diag *diag) {
@@ -118,9 +126,10 @@ static du_err finish_file(du_shards_writer *w, du_shards_part i_part, du_diag *d
                                .seq_len = (uint64_t)w->layout.seq_len,
                                .n_seqs = (uint64_t)(p->n_seqs - p->first),
                                .first = (uint64_t)p->first,
-                               .n_vocab = (uint64_t)w->params.n_vocab};
+                               .n_vocab = (uint64_t)w->params.n_vocab,
+                               .checksum = p->checksum};
     uint8_t bytes[DU_SHARDS_HEADER_BYTES];
-    char name[32];
+    char name[32], sum[SUM_BYTES];
     du_shards_header_write(bytes, &header);
     du_shards_name(name, i_part, p->n_files);
     du_write_at(p->file, 0, bytes, sizeof bytes);
@@ -131,7 +140,8 @@ static du_err finish_file(du_shards_writer *w, du_shards_part i_part, du_diag *d
         return err;
     }
     p->n_files++;
-    json_t *said = json_pack("{s:s, s:I}", "file", name, "sequences", (json_int_t)header.n_seqs);
+    json_t *said = json_pack("{s:s, s:I, s:s}", "file", name, "sequences",
+                             (json_int_t)header.n_seqs, "checksum", sum_text(sum, p->checksum));
     return json_array_append_new(p->files, said) == 0 ? DU_OK : du_fail_nomem(diag, "shards");
 }
 
@@ -166,10 +176,9 @@ du_err du_shards_write(du_shards_writer *w, du_shards_part i_part, const int32_t
 }
 
 static json_t *part_to_json(const part *p) {
-    char sum[17];
-    snprintf(sum, sizeof sum, "%016llx", (unsigned long long)p->checksum);
-    return json_pack("{s:I, s:s, s:O}", "sequences", (json_int_t)p->n_seqs, "checksum", sum,
-                     "files", p->files);
+    char sum[SUM_BYTES];
+    return json_pack("{s:I, s:s, s:O}", "sequences", (json_int_t)p->n_seqs, "checksum",
+                     sum_text(sum, p->checksum), "files", p->files);
 }
 
 static du_err write_index(const du_shards_writer *w, const json_t *about, du_diag *diag) {

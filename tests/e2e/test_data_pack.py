@@ -49,12 +49,14 @@ def read(folder, part="train"):
     found = []
     for entry in index["parts"][part]["files"]:
         data = read_bytes(folder, entry["file"])
-        magic, version, token_bytes, seq_len, count, first, vocab, zero, _ = struct.unpack_from("<8sIIQQQQQQ", data)
-        assert (magic, version, token_bytes, seq_len) == (b"duredata", 1, size, n - 1)
-        assert (count, first, vocab, zero) == (entry["sequences"], len(found), index["vocab"], 0)
+        magic, version, token_bytes, seq_len, count, first, vocab, checksum, _ = struct.unpack_from("<8sIIQQQQQQ", data)
+        assert (magic, version, token_bytes, seq_len) == (b"duredata", 2, size, n - 1)
+        assert (count, first, vocab) == (entry["sequences"], len(found), index["vocab"])
+        assert "%016x" % checksum == entry["checksum"]
         assert len(data) == 64 + count * record
         found += [Sequence(data[64 + i * record:], n - 1, size) for i in range(count)]
     assert len(found) == index["parts"][part]["sequences"]
+    assert not found or entry["checksum"] == index["parts"][part]["checksum"]
     return found
 
 

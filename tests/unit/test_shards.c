@@ -15,10 +15,12 @@ typedef struct {
     uint8_t marks[LEN + 1];
 } sequence;
 
+static uint64_t data_of = 0; /* which texts the sequences are made of */
+
 static sequence sequence_of(du_shards_part part, int64_t i, int64_t n_vocab) {
     sequence s;
     for (int64_t t = 0; t <= LEN; t++) {
-        uint64_t h = du_rng_hash((uint64_t)(i * DU_SHARDS_PARTS + part), (uint64_t)t);
+        uint64_t h = du_rng_hash((uint64_t)(i * DU_SHARDS_PARTS + part) + data_of, (uint64_t)t);
         s.tokens[t] = (int32_t)(h % (uint64_t)n_vocab);
         s.marks[t] = (uint8_t)(h >> 60 & 3);
     }
@@ -205,28 +207,64 @@ static void damage_is_told(void **state) {
     test_tmp_write(&tmp, "train-00000.bin", bytes, len);
     du_diag_reset(&diag);
     assert_ok(read_all(dir, &diag), &diag);
+    char sum[17];
+    uint64_t checksum;
+    memcpy(&checksum, bytes + 48, 8);
+    snprintf(sum, sizeof sum, "%016llx", (unsigned long long)checksum);
     du_free(bytes);
-#define INDEX                                                                                      \
-    "{\"format\": \"dure shards\", \"version\": 1, \"seq_len\": 12, \"vocab\": 1000, "             \
-    "\"token_bytes\": 2, \"parts\": "
-#define PART(sum, n)                                                                               \
-    "{\"train\": {\"sequences\": " sum                                                             \
-    ", \"checksum\": \"0000000000000000\", \"files\": [{\"sequences\": " n "}]}}}"
-    static const char *const indexes[] = {
-        "{}",
-        "{\"format\": \"dure shards\", \"version\": 2}",
-        "{\"format\": \"dure shards\", \"version\": 1}",
-        INDEX PART("51", "50"),
-        INDEX PART("49", "49"),
-        INDEX "{}}",
-        "{\"format\": \"dure shards\", \"version\": 1, \"seq_len\": 12, \"vocab\": 1000, "
-        "\"parts\": " PART("50", "50"),
+#define DASHES "----------------" /* for the file's checksum */
+#define BEGIN  "{\"format\": \"dure shards\", \"version\": 2"
+#define SIZES  BEGIN ", \"seq_len\": 12, \"vocab\": 1000, \"token_bytes\": 2, \"parts\": "
+#define PART(n, all, sum)                                                                          \
+    "{\"train\": {\"sequences\": " all ", \"checksum\": \"0000000000000000\", \"files\": "         \
+    "[{\"sequences\": " n ", \"checksum\": \"" sum "\"}]}}}"
+    static const struct {
+        const char *text, *says;
+    } indexes[] = {
+        {"{}", "\"format\" is not"},
+        {"{\"format\": \"dure shards\", \"version\": 1}", "reads version 2: pack the data anew"},
+        {BEGIN "}", "\"seq_len\", \"vocab\" or"},
+        {SIZES PART("50", "51", DASHES), "50 sequences are said to be 51"},
+        {SIZES PART("49", "49", DASHES), "other data"},
+        {SIZES PART("50", "50", "0123456789abcdef"), "other data"},
+        {SIZES PART("50", "50", "0123"), "\"checksum\" is none"},
+        {SIZES "{}}", "\"checksum\" is none"},
+        {BEGIN ", \"seq_len\": 12, \"vocab\": 1000, \"parts\": " PART("50", "50", DASHES),
+         "\"token_bytes\" is missing"},
     };
     for (size_t i = 0; i < sizeof indexes / sizeof indexes[0]; i++) {
-        test_tmp_write(&tmp, "index.json", indexes[i], strlen(indexes[i]));
+        char text[512];
+        snprintf(text, sizeof text, "%s", indexes[i].text);
+        char *place = strstr(text, DASHES);
+        if (place) {
+            memcpy(place, sum, 16);
+        }
+        test_tmp_write(&tmp, "index.json", text, strlen(text));
         assert_fails(read_all(dir, &diag), i == 1 ? DU_EUNSUPPORTED : DU_EFORMAT, &diag,
                      "index.json");
+        assert_non_null(strstr(diag.msg, indexes[i].says));
     }
+    test_tmp_remove(&tmp);
+}
+
+/* Shards as many, as long and of as many sequences, but of other texts. */
+static void shards_of_other_data_are_refused(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    du_diag diag;
+    du_diag_reset(&diag);
+    char dir[TEST_PATH_BYTES];
+    snprintf(dir, sizeof dir, "%s", test_tmp_file(&tmp, "d"));
+    assert_ok(write_shards(dir, 1000, 700, &diag), &diag);
+    data_of = 1 << 20;
+    assert_ok(write_shards(test_tmp_file(&tmp, "other"), 1000, 700, &diag), &diag);
+    data_of = 0;
+    assert_ok(read_all(dir, &diag), &diag);
+    char from[TEST_PATH_BYTES], to[TEST_PATH_BYTES];
+    snprintf(from, sizeof from, "%s", test_tmp_file(&tmp, "other/train-00001.bin"));
+    snprintf(to, sizeof to, "%s", test_tmp_file(&tmp, "d/train-00001.bin"));
+    assert_int_equal(rename(from, to), 0);
+    assert_fails(read_all(dir, &diag), DU_EFORMAT, &diag, "train-00001.bin: belongs to other data");
     test_tmp_remove(&tmp);
 }
 
@@ -295,6 +333,7 @@ int main(void) {
         cmocka_unit_test(loader_gives_what_was_packed),
         cmocka_unit_test(unfit_shards_are_refused),
         cmocka_unit_test(damage_is_told),
+        cmocka_unit_test(shards_of_other_data_are_refused),
         cmocka_unit_test(changed_shards_are_refused),
         cmocka_unit_test(survives_short_memory),
         cmocka_unit_test(full_disk_leaves_nothing),
