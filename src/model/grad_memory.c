@@ -184,11 +184,12 @@ static size_t scratch_bytes(const pass *p, int64_t n_nextn, size_t *logits) {
 
 /* Levels at which a sum waits behind one of the counts step, 2 step, ... below n. */
 static int64_t n_waiting(int64_t step, int64_t n) {
-    uint64_t levels = 0;
-    for (int64_t i = step; i < n; i += step) {
-        levels |= (uint64_t)i;
+    int64_t n_levels = 0, n_counts = (n - 1) / step;
+    for (int64_t bit = 1; bit < n; bit *= 2) {
+        int64_t low = step % (2 * bit); /* its first multiple that is not below bit has the bit */
+        n_levels += low > 0 && (bit + low - 1) / low <= n_counts;
     }
-    return __builtin_popcountll(levels);
+    return n_levels;
 }
 
 /* What is kept apart for the other ranks: take_terms in grad.c. */

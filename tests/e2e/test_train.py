@@ -859,10 +859,12 @@ class Plan(Base):
         self.assertIn("head_dim = 258: training takes heads of at most 256 values", done.err)
 
     def test_what_does_not_fit_is_refused(self):
-        """With the numbers and keys, by the plan and by the run."""
-        large = {"batch_seqs": 1 << 20, "seq_len": 2048, "model.max_position_embeddings": 4096}
+        """With the numbers and keys, by the plan and by the run, at once whatever the numbers."""
+        large = {"batch_seqs": 1 << 20, "accumulate": 1 << 20, "seq_len": 2048,
+                 "model.max_position_embeddings": 4096}
         for words in (("--plan", "--json"), ()):
-            done = program.run("train", self.config("large", **large), *words, status=1)
+            done = program.run("train", self.config("large", **large), *words, status=1,
+                               timeout=20)
             self.assertRegex(done.err, r"the run needs \d+ MB and \d+ MB are free: .*batch_seqs")
         self.assertEqual(self.checkpoints("large"), [])
 

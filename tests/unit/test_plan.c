@@ -158,6 +158,7 @@ static void test_memory_is_what_is_taken(void **state) {
     static const char *const bf16[] = {"dtype=bf16",     "batch_seqs=16",  "accumulate=3",
                                        "mtp.weight=0.3", "recompute=none", NULL};
     static const char *const muon[] = {"optim.name=muon", "recompute=layer", NULL};
+    static const char *const rounded[] = {"qat.type=Q8_0", "batch_seqs=8", NULL};
     /* A llama leaves room for rows of qwen3's norms untouched. */
     assert_memory(parse(QWEN3), plain);
     assert_memory(parse(QWEN3), cheap);
@@ -167,6 +168,7 @@ static void test_memory_is_what_is_taken(void **state) {
     assert_memory(experts("32", 0), layer);
     assert_memory(experts("null", 1), bf16);
     assert_memory(experts("null", 0), muon);
+    assert_memory(parse(WIDE), rounded);
 }
 
 static void assert_frozen(const char *json, du_dtype type, const char *const *more) {
