@@ -19,6 +19,17 @@ static void test_losses_that_stay_high_end_the_run(void **state) {
     assert_float_equal(du_spike_smooth(&s), 2, 1e-12); /* spikes do not move it */
 }
 
+/* What docs/TRAINING.md says of `smooth`: after two losses 0.98 of the first one's share is left.
+ */
+static void test_decay(void **state) {
+    (void)state;
+    du_spike s = {0};
+    assert_false(du_spike_add(&s, 1, 0, 1));
+    assert_float_equal(du_spike_smooth(&s), 1, 1e-12);
+    assert_false(du_spike_add(&s, 2, 0, 1));
+    assert_float_equal(du_spike_smooth(&s), (0.98 * 1 + 2) / (0.98 + 1), 1e-12);
+}
+
 static void test_a_single_one_does_not(void **state) {
     (void)state;
     du_spike s = {0};
@@ -43,6 +54,7 @@ static void test_first_losses_and_factor_0_are_not_judged(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_losses_that_stay_high_end_the_run),
+        cmocka_unit_test(test_decay),
         cmocka_unit_test(test_a_single_one_does_not),
         cmocka_unit_test(test_first_losses_and_factor_0_are_not_judged),
     };
