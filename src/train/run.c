@@ -109,6 +109,15 @@ static du_err check_same(const du_run *run, const du_saved *saved, du_diag *diag
     err = du_train_config_take(&begun, saved->config, saved->dir, diag);
     err = err ? err : du_train_config_same_run(run->params.config, &begun, diag);
     du_train_config_done(&begun);
+    int64_t next = du_schedule_micros_before(run->params.config, saved->state.step + 1);
+    if (err == DU_OK && saved->state.micro_batch != next) { /* by the schedule of another version */
+        err =
+            du_fail(diag, DU_EINVAL,
+                    "%s: goes on with micro-batch %lld, and step %lld of this configuration begins "
+                    "with %lld: it would not be the same run",
+                    saved->dir, (long long)saved->state.micro_batch,
+                    (long long)saved->state.step + 1, (long long)next);
+    }
     return err;
 }
 

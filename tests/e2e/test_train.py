@@ -622,6 +622,20 @@ class Folder(Base):
         self.train("b")
         self.assert_same_run("a", "b")
 
+    def test_another_place_in_the_data(self):
+        """Where a program's schedule gives the next step other data, the run does not go on."""
+        grow = {"accumulate": 3, "schedule.batch_from": 1, "schedule.batch_steps": 3}  # 1, 1, 2, 3
+        self.train("a", keys={**grow, "steps": 2})
+        state = self.path("a", "step-000002", "state.json")
+        change_state(state, micro_batch=4)
+        before = self.files("a", 2)
+        done = self.train("a", "--resume", keys=grow, status=1)
+        self.assertIn("step-000002: goes on with micro-batch 4, and step 3 of this configuration "
+                      "begins with 2: it would not be the same run", done.err)
+        self.assertEqual(before, self.files("a", 2))
+        change_state(state, micro_batch=2)
+        self.train("a", "--resume", keys=grow)
+
     def test_changed_keys(self):
         self.train("a", keys={"steps": 2})
         before = self.files("a", 2)
