@@ -8,13 +8,8 @@
 #include <dlfcn.h>
 #include <string.h>
 
-enum {
-    ROUND_BYTES = 16 << 20, /* of a span, in du_ranks_share and du_ranks_collect */
-    ADD_VALUES = 4 << 20,   /* of all ranks, that wait to be added */
-    TASK_VALUES = 1 << 14
-};
-
 static du_err load(du_ranks *r, const char *path, du_diag *diag) {
+    r->sizes = DU_RANKS_SIZES;
     /* Global: MPI loads parts of itself that look for its functions. */
     r->plugin = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
     if (!r->plugin) {
@@ -67,14 +62,9 @@ static du_err exchange(du_ranks *r, parts *p, du_diag *diag) {
 }
 
 /* What of a part belongs to the exchange that begins at `at`. */
-static du_ranks_part cut(du_ranks_part part, size_t at) {
+static du_ranks_part cut(du_ranks_part part, size_t at, size_t most) {
     size_t n = part.n_bytes > at ? part.n_bytes - at : 0;
-    return (du_ranks_part){n ? (uint8_t *)part.data + at : NULL,
-                           n < DU_RANKS_PART_BYTES ? n : DU_RANKS_PART_BYTES};
-}
-
-static bool ends_behind(du_ranks_part part, size_t at) {
-    return part.n_bytes > at + DU_RANKS_PART_BYTES;
+    return (du_ranks_part){n ? (uint8_t *)part.data + at : NULL, n < most ? n : most};
 }
 
 /* n_bytes of each rank to all; all [ranks * n_bytes], the own part filled in. */
@@ -149,19 +139,20 @@ du_err du_ranks_agree_within(du_ranks *r, du_err err, du_diag *diag) {
 du_err du_ranks_exchange(du_ranks *r, const du_ranks_part *send, const du_ranks_part *receive,
                          du_diag *diag) {
     int64_t rank = r->link.rank;
+    size_t most = r->sizes.part_bytes;
     if (send[rank].n_bytes > 0) {
         memcpy(receive[rank].data, send[rank].data, send[rank].n_bytes);
     }
     /* Both sides of a part know its length, so they cut it alike. */
     bool left = true;
     du_err err = DU_OK;
-    for (size_t at = 0; left && err == DU_OK; at += DU_RANKS_PART_BYTES) {
+    for (size_t at = 0; left && err == DU_OK; at += most) {
         parts p;
         left = false;
         for (int64_t i = 0; i < r->link.n; i++) {
-            p.send[i] = cut(send[i], at);
-            p.receive[i] = cut(receive[i], at);
-            left = left || ends_behind(send[i], at) || ends_behind(receive[i], at);
+            p.send[i] = cut(send[i], at, most);
+            p.receive[i] = cut(receive[i], at, most);
+            left = left || send[i].n_bytes > at + most || receive[i].n_bytes > at + most;
         }
         err = exchange(r, &p, diag);
     }
@@ -233,7 +224,7 @@ static int64_t longest(const du_span *spans, int64_t n) {
 du_err du_ranks_share(du_ranks *r, void *items, size_t item_bytes, const du_span *spans,
                       du_diag *diag) {
     int64_t most = r ? longest(spans, r->link.n) : 0;
-    int64_t step = (int64_t)(ROUND_BYTES / item_bytes);
+    int64_t step = r ? (int64_t)(r->sizes.round_bytes / item_bytes) : 0;
     du_err err = DU_OK;
     for (int64_t at = 0; at < most && err == DU_OK; at += step) {
         parts p;
@@ -258,7 +249,7 @@ du_err du_ranks_collect(du_ranks *r, float *to, const float *values, const du_sp
         memcpy(to + (mine.first - wanted.first), values + mine.first,
                (size_t)(mine.end - mine.first) * sizeof *to);
     }
-    int64_t step = ROUND_BYTES / (int64_t)sizeof *to;
+    int64_t step = r ? (int64_t)(r->sizes.round_bytes / sizeof *to) : 0;
     du_err err = DU_OK;
     for (int64_t at = 0; r && at < n && err == DU_OK; at += step) {
         parts p;
@@ -287,13 +278,14 @@ typedef struct {
     du_leaves nodes;
     float *const *wait; /* [levels]; at[first] is the first of the n values */
     int64_t first, n;
+    int64_t n_task; /* values of a task */
 } add_job;
 
-/* TASK_VALUES of the sums. A sum stands where its left part stood. */
+/* n_task of the sums. A sum stands where its left part stood. */
 static void add_task(void *arg, int64_t i_task, int64_t i_thread) {
     (void)i_thread;
     const add_job *job = arg;
-    int64_t at = i_task * TASK_VALUES, n = job->n - at < TASK_VALUES ? job->n - at : TASK_VALUES;
+    int64_t at = i_task * job->n_task, n = job->n - at < job->n_task ? job->n - at : job->n_task;
     size_t n_bytes = (size_t)n * sizeof(float);
     float *waiting[DU_LEAF_LEVELS] = {0}, *sum = NULL;
     for (int64_t l = 0; l < DU_LEAF_LEVELS; l++) {
@@ -342,7 +334,8 @@ static du_err add_round(du_ranks *r, du_ctx *ctx, float *values, const du_span *
                    .nodes = nodes,
                    .wait = wait,
                    .first = mine.first,
-                   .n = n};
+                   .n = n,
+                   .n_task = r->sizes.task_values};
     for (int64_t i = 0; i < r->link.n; i++) {
         du_span its = round_of(spans[i], at, step);
         if (r->link.rank < nodes.n) {
@@ -355,7 +348,7 @@ static du_err add_round(du_ranks *r, du_ctx *ctx, float *values, const du_span *
         }
     }
     du_err err = exchange(r, &p, diag);
-    du_pool_run(ctx->pool, add_task, &job, err ? 0 : (n + TASK_VALUES - 1) / TASK_VALUES);
+    du_pool_run(ctx->pool, add_task, &job, err ? 0 : (n + job.n_task - 1) / job.n_task);
     return err;
 }
 
@@ -364,7 +357,7 @@ du_err du_ranks_add(du_ranks *r, du_ctx *ctx, float *values, const du_span *span
     if (!r) {
         return DU_OK;
     }
-    int64_t most = longest(spans, r->link.n), step = ADD_VALUES / nodes.n;
+    int64_t most = longest(spans, r->link.n), step = r->sizes.add_values / nodes.n;
     step = step < most ? step : most;
     du_arena_mark mark = du_arena_get_mark(ctx->scratch);
     float *work = DU_SCRATCH(ctx, float, nodes.n *step);

@@ -29,8 +29,18 @@ typedef struct {
 #define DU_RANKS_LINK_OPEN "du_ranks_link_open"
 typedef const char *du_ranks_link_open_fn(du_ranks_link *out, int version);
 
+/* Into what pieces large arrays are cut; results do not depend on it. */
+typedef struct {
+    size_t part_bytes, round_bytes; /* of an exchange; of a span, when it is shared or collected */
+    int64_t add_values;             /* of all ranks, that wait to be added */
+    int64_t task_values;            /* of a thread's task */
+} du_ranks_sizes;
+
+#define DU_RANKS_SIZES ((du_ranks_sizes){DU_RANKS_PART_BYTES, 16 << 20, 4 << 20, 1 << 14})
+
 typedef struct {
     du_ranks_link link;
+    du_ranks_sizes sizes; /* DU_RANKS_SIZES save in tests */
     void *plugin;
     bool lost; /* an exchange has failed: no more can be asked */
     bool told; /* du_ranks_agree_within has told an error */

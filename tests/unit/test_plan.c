@@ -302,7 +302,8 @@ typedef struct {
 static void *run_rank(void *arg) {
     rank_job *job = arg;
     const du_train_config *config = &job->run->config;
-    du_ranks ranks = {.link = {job->rank, N_RANKS, N_RANKS, exchange, NULL}};
+    du_ranks ranks = {.link = {job->rank, N_RANKS, N_RANKS, exchange, NULL},
+                      .sizes = DU_RANKS_SIZES};
     du_ctx ctx = {.kern = job->run->ctx.kern, .same_bits = true, .scratch = du_arena_new(1)};
     du_params *params = NULL;
     du_trainer *t = NULL;

@@ -107,6 +107,37 @@ static void check_moves(du_ranks *ranks, du_diag *diag) {
     }
 }
 
+enum { LONGEST = 3 * MOST * MOST }; /* bytes of a part below */
+
+/* The own part is longest: exchange() wants all ranks as often. */
+static size_t part_bytes(int64_t from, int64_t to) {
+    return from == to ? LONGEST : (size_t)(LONGEST * from * (to + 1) / (MOST * MOST));
+}
+
+static uint8_t byte_of(int64_t from, int64_t to, size_t i) {
+    return (uint8_t)((size_t)(from * 83 + to * 29) + i * 7);
+}
+
+/* Parts of all lengths, none too, to and from each, own ones too. */
+static void check_parts(du_ranks *ranks, du_diag *diag) {
+    uint8_t out[MOST][LONGEST], in[MOST][LONGEST];
+    du_ranks_part send[MOST], receive[MOST];
+    memset(in, 0, sizeof in);
+    for (int64_t r = 0; r < n_ranks; r++) {
+        send[r] = (du_ranks_part){out[r], part_bytes(me, r)};
+        receive[r] = (du_ranks_part){in[r], part_bytes(r, me)};
+        for (size_t i = 0; i < send[r].n_bytes; i++) {
+            out[r][i] = byte_of(me, r, i);
+        }
+    }
+    assert_ok(du_ranks_exchange(ranks, send, receive, diag), diag);
+    for (int64_t r = 0; r < n_ranks; r++) {
+        for (size_t i = 0; i < LONGEST; i++) {
+            assert_int_equal(in[r][i], i < part_bytes(r, me) ? byte_of(r, me, i) : 0);
+        }
+    }
+}
+
 static void check_words(du_ranks *ranks, du_ctx *ctx, du_diag *diag) {
     int64_t sums[2] = {me + 1, -me};
     assert_ok(du_ranks_sum(ranks, ctx, sums, 2, diag), diag);
@@ -159,12 +190,17 @@ static void *run_rank(void *arg) {
     me = (int64_t)(intptr_t)arg;
     du_diag diag;
     du_diag_reset(&diag);
-    du_ranks ranks = {.link = {me, n_ranks, n_ranks, exchange, NULL}};
+    du_ranks ranks = {.link = {me, n_ranks, n_ranks, exchange, NULL}, .sizes = DU_RANKS_SIZES};
     du_ctx ctx = {.kern = du_kern_get(du_isa_best()), .scratch = du_arena_new(1 << 16)};
     check_words(&ranks, &ctx, &diag);
     check_programs(&ranks, &diag);
-    check_moves(&ranks, &diag);
-    check_add(&ranks, &ctx, &diag);
+    for (int i = 0; i < 2; i++) {
+        check_parts(&ranks, &diag);
+        check_moves(&ranks, &diag);
+        check_add(&ranks, &ctx, &diag);
+        /* Several exchanges, rounds and tasks each, of sizes that divide nothing */
+        ranks.sizes = (du_ranks_sizes){11, 1234, 1111, 90};
+    }
     du_arena_free(ctx.scratch);
     return NULL;
 }
