@@ -23,21 +23,36 @@ du_err du_fail_errno(du_diag *diag, const char *path, const char *doing, int cod
     return du_fail(diag, err, "%s: cannot %s: %s", path, doing, strerror(code));
 }
 
-/* Opens for reading and checks that it is a regular file; the descriptor or -1. Does not wait for
- * the other end of a named pipe. */
-static int open_regular(const char *path, struct stat *st, du_err *err, du_diag *diag) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, st) != 0) {
-        *err = du_fail_errno(diag, path, "open it", errno);
-    } else if (!S_ISREG(st->st_mode)) {
-        *err = du_fail(diag, DU_EIO, "%s: not a regular file", path);
-    } else {
-        return fd;
+du_err du_fd_open_regular(int *fd, struct stat *st, const char *path, int flags, du_diag *diag) {
+    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666); /* no wait for a pipe's other end */
+    if (*fd < 0) {
+        return du_fail_errno(diag, path, "open it", errno);
     }
-    if (fd >= 0) {
-        close(fd);
+    du_err err = fstat(*fd, st) != 0    ? du_fail_errno(diag, path, "open it", errno)
+                 : S_ISREG(st->st_mode) ? DU_OK
+                                        : du_fail(diag, DU_EIO, "%s: not a regular file", path);
+    if (err != DU_OK) {
+        close(*fd);
+        *fd = -1;
     }
-    return -1;
+    return err;
+}
+
+int du_fd_write_at(int fd, const void *bytes, size_t n, int64_t offset) {
+    const uint8_t *from = bytes;
+    while (n > 0) {
+        ssize_t put = pwrite(fd, from, n, offset);
+        if (put < 0 && errno == EINTR) {
+            continue;
+        }
+        if (put <= 0) {
+            return put < 0 ? errno : ENOSPC;
+        }
+        from += put;
+        offset += put;
+        n -= (size_t)put;
+    }
+    return 0;
 }
 
 static int64_t changed_ns(const struct stat *st) {
@@ -46,9 +61,9 @@ static int64_t changed_ns(const struct stat *st) {
 
 du_err du_map_open(du_map *out, const char *path, du_diag *diag) {
     struct stat st;
-    du_err err = DU_OK;
-    int fd = open_regular(path, &st, &err, diag);
-    if (fd < 0) {
+    int fd;
+    du_err err = du_fd_open_regular(&fd, &st, path, O_RDONLY, diag);
+    if (err != DU_OK) {
         return err;
     }
     du_map map = {.len = (size_t)st.st_size, .changed_ns = changed_ns(&st)};
@@ -140,9 +155,9 @@ du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limi
 
 du_err du_file_read(char **out, size_t *len, const char *path, size_t limit, du_diag *diag) {
     struct stat st;
-    du_err err = DU_OK;
-    int fd = open_regular(path, &st, &err, diag);
-    if (fd < 0) {
+    int fd;
+    du_err err = du_fd_open_regular(&fd, &st, path, O_RDONLY, diag);
+    if (err != DU_OK) {
         return err;
     }
     err = du_fd_read(out, len, fd, path, limit, diag);
@@ -369,20 +384,8 @@ du_err du_writer_open(du_writer **out, const char *path, du_diag *diag) {
     return DU_OK;
 }
 
-static void write_all(du_writer *w, const uint8_t *bytes, size_t n, int64_t offset) {
-    while (n > 0 && !w->error) {
-        ssize_t put = pwrite(w->fd, bytes, n, offset);
-        if (put < 0 && errno == EINTR) {
-            continue;
-        }
-        if (put <= 0) {
-            w->error = put < 0 ? errno : ENOSPC;
-            return;
-        }
-        bytes += put;
-        offset += put;
-        n -= (size_t)put;
-    }
+static void write_all(du_writer *w, const void *bytes, size_t n, int64_t offset) {
+    w->error = w->error ? w->error : du_fd_write_at(w->fd, bytes, n, offset);
 }
 
 static void flush(du_writer *w) {

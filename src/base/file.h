@@ -54,6 +54,20 @@ du_err du_stream_read(char **out, size_t *len, const char *path, size_t limit, d
 DU_NODISCARD
 du_err du_fd_read(char **out, size_t *len, int fd, const char *name, size_t limit, du_diag *diag);
 
+/* Opens a regular file and tells what it is; a pipe or a device of the name is an error, and not
+ * waited for.
+ * fd     -1 on failure
+ * st     stat of the open file, out
+ * flags  of open(2), besides O_CLOEXEC
+ * Returns DU_OK, DU_ENOENT, DU_EIO, DU_ENOMEM. */
+struct stat;
+DU_NODISCARD
+du_err du_fd_open_regular(int *fd, struct stat *st, const char *path, int flags, du_diag *diag);
+
+/* Writes all n bytes at the offset. Returns 0, or errno with any part of them written. */
+DU_NODISCARD
+int du_fd_write_at(int fd, const void *bytes, size_t n, int64_t offset);
+
 bool du_file_exists(const char *path); /* a regular file */
 bool du_dir_exists(const char *path);
 bool du_same_file(const char *a, const char *b); /* both exist and are one, by any name */

@@ -79,13 +79,12 @@ static du_err write_event(du_events *e, du_diag *diag) {
     if (e->event.failed || e->record.failed) {
         return du_fail_nomem(diag, e->path);
     }
-    for (size_t at = 0; at < e->record.len;) {
-        ssize_t put = write(e->fd, e->record.data + at, e->record.len - at);
-        if (put <= 0 && (put == 0 || errno != EINTR)) {
-            return du_fail_errno(diag, e->path, "write it", put == 0 ? ENOSPC : errno);
-        }
-        at += put > 0 ? (size_t)put : 0;
+    int code = du_fd_write_at(e->fd, e->record.data, e->record.len, e->n_bytes);
+    if (code != 0) {
+        (void)!ftruncate(e->fd, e->n_bytes); /* what a failure leaves of the record */
+        return du_fail_errno(diag, e->path, "write it", code);
     }
+    e->n_bytes += (int64_t)e->record.len;
     return DU_OK;
 }
 
@@ -100,7 +99,7 @@ du_err du_events_open(du_events *out, const char *dir, int64_t step, du_diag *di
     if (!out->path) {
         return du_fail_nomem(diag, "an event file");
     }
-    out->fd = open(out->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+    out->fd = open(out->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (out->fd < 0) {
         return du_fail_errno(diag, out->path, "open it", errno);
     }

@@ -26,6 +26,7 @@ void du_events_record(du_str *out, const void *data, size_t n);
 typedef struct {
     int fd; /* -1: closed */
     char *path;
+    int64_t n_bytes; /* of whole records */
     du_str event, record;
 } du_events;
 
@@ -35,7 +36,7 @@ typedef struct {
 DU_NODISCARD
 du_err du_events_open(du_events *out, const char *dir, int64_t step, du_diag *diag);
 
-/* Adds the numbers of a step. Returns DU_OK, DU_EIO, DU_ENOMEM. */
+/* Adds the numbers of a step, all or none. Returns DU_OK, DU_EIO, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_events_add(du_events *events, const du_metrics *m, du_diag *diag);
 

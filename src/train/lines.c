@@ -108,23 +108,6 @@ static int walk(int fd, int64_t step, extent *out, du_line_fn *fn, void *user) {
     return r.error;
 }
 
-/* Does not wait for the other end of a named pipe. *fd: -1 after a failure. */
-static du_err open_regular(int *fd, const char *path, int flags, du_diag *diag) {
-    struct stat st;
-    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (*fd < 0) {
-        return du_fail_errno(diag, path, "open it", errno);
-    }
-    du_err err = fstat(*fd, &st) != 0  ? du_fail_errno(diag, path, "open it", errno)
-                 : S_ISREG(st.st_mode) ? DU_OK
-                                       : du_fail(diag, DU_EIO, "%s: is not a regular file", path);
-    if (err != DU_OK) {
-        close(*fd);
-        *fd = -1;
-    }
-    return err;
-}
-
 static int copy(du_writer *w, int fd) {
     char *piece = du_alloc(PIECE_BYTES);
     ssize_t got = piece ? 1 : -1;
@@ -162,7 +145,8 @@ du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t s
     if (!out->path) {
         return du_fail_nomem(diag, name);
     }
-    du_err err = open_regular(&out->fd, out->path, O_RDWR | O_CREAT, diag);
+    struct stat st;
+    du_err err = du_fd_open_regular(&out->fd, &st, out->path, O_RDWR | O_CREAT, diag);
     if (err != DU_OK) {
         return err;
     }
@@ -181,35 +165,16 @@ du_err du_lines_open(du_lines *out, const char *dir, const char *name, int64_t s
                                                  : du_fail_errno(diag, out->path, "cut it", errno);
 }
 
-/* The bytes behind the whole lines; what a failure leaves of them is cut off. */
-static bool write_all(du_lines *file, const char *bytes, size_t n) {
-    int64_t at = file->n_bytes;
-    while (n > 0) {
-        ssize_t put = pwrite(file->fd, bytes, n, at);
-        if (put < 0 && errno == EINTR) {
-            continue;
-        }
-        if (put <= 0) {
-            int code = put < 0 ? errno : ENOSPC;
-            (void)!ftruncate(file->fd, file->n_bytes);
-            errno = code;
-            return false;
-        }
-        bytes += put;
-        n -= (size_t)put;
-        at += put;
-    }
-    file->n_bytes = at;
-    return true;
-}
-
 du_err du_lines_add(du_lines *file, int64_t step, du_diag *diag) {
     if (file->line.failed) {
         return du_fail_nomem(diag, file->path);
     }
-    if (!write_all(file, file->line.data, file->line.len)) {
-        return du_fail_errno(diag, file->path, "write it", errno);
+    int code = du_fd_write_at(file->fd, file->line.data, file->line.len, file->n_bytes);
+    if (code != 0) {
+        (void)!ftruncate(file->fd, file->n_bytes); /* what a failure leaves of the line */
+        return du_fail_errno(diag, file->path, "write it", code);
     }
+    file->n_bytes += (int64_t)file->line.len;
     file->last_step = step;
     return DU_OK;
 }
@@ -231,10 +196,12 @@ void du_lines_close(du_lines *file) {
 
 du_err du_lines_read(const char *dir, const char *name, du_line_fn *fn, void *user, du_diag *diag) {
     char *path = du_path_join(dir, name);
+    struct stat st;
     int fd = -1;
     du_diag why;
     du_diag_reset(&why);
-    du_err err = path ? open_regular(&fd, path, O_RDONLY, &why) : du_fail_nomem(&why, name);
+    du_err err =
+        path ? du_fd_open_regular(&fd, &st, path, O_RDONLY, &why) : du_fail_nomem(&why, name);
     if (err == DU_ENOENT) {
         err = DU_OK;
     } else if (err != DU_OK) {

@@ -228,7 +228,7 @@ class Report(Base):
         os.mkfifo(self.path("a", "metrics.jsonl"))
         for done in (program.run("report", self.path("a"), status=1),
                      self.train("a", "--resume", steps=3, status=1)):
-            self.assertIn("metrics.jsonl: is not a regular file", done.err)
+            self.assertIn("metrics.jsonl: not a regular file", done.err)
 
     def test_tiny_speeds(self):
         os.mkdir(self.path("a"))

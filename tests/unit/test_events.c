@@ -85,11 +85,36 @@ static void test_file(void **state) {
     test_tmp_remove(&tmp);
 }
 
+/* What a full disk takes of an event is written over by the next one. */
+static void test_full_disk(void **state) {
+    (void)state;
+    test_tmp tmp = test_tmp_make();
+    du_events e;
+    du_metrics m = {.step = 1, .loss = 0.5};
+    char *text;
+    size_t before, len;
+    assert_ok(du_events_open(&e, tmp.path, 0, &diag), &diag);
+    assert_ok(du_file_read(&text, &before, e.path, 1 << 20, &diag), &diag);
+    du_free(text);
+    test_limit_files((int64_t)before + 20);
+    du_err err = du_events_add(&e, &m, &diag);
+    test_limit_files(-1);
+    assert_int_equal(err, DU_EIO);
+    du_diag_reset(&diag);
+    assert_ok(du_events_add(&e, &m, &diag), &diag);
+    assert_ok(du_file_read(&text, &len, e.path, 1 << 20, &diag), &diag);
+    assert_int_equal(len, before + read_u64(text + before) + 16);
+    du_free(text);
+    du_events_close(&e);
+    test_tmp_remove(&tmp);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_crc),
         cmocka_unit_test(test_record),
         cmocka_unit_test(test_file),
+        cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
