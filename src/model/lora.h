@@ -30,8 +30,9 @@ typedef struct {
 
 /* Adapters of zeros over a model, which is taken over, also on failure. Where a file holds keys and
  * values of latent attention apart (attn_k_b, attn_v_b), the one matrix that training wants of both
- * is made from them, F32, in memory. out  free with du_params_free; untouched on failure Returns
- * DU_OK, DU_ENOMEM. */
+ * is made from them, F32, in memory.
+ * out  free with du_params_free; untouched on failure
+ * Returns DU_OK, DU_ENOMEM. */
 DU_NODISCARD
 du_err du_lora_new(du_params **out, du_model *model, const du_lora *lora, du_diag *diag);
 

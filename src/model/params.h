@@ -6,8 +6,7 @@
  * Hugging Face's container, in the order of the weight table. Rotated rows of queries and keys are
  * in Hugging Face's order.
  *
- *     block    all but the routed experts, in the order of the table | expert 0 of all layers | 1
- * ...
+ *     | all but the routed experts, in the order of the table | expert 0, all layers | 1 | ... |
  *
  * so that what one of several processes holds of the experts is one range. What it does not hold
  * has its place in the block, which is never touched and so takes no memory. */

@@ -8,8 +8,8 @@
  * and backward, with p_j = exp(s_j - lse[t,h]):
  *
  *     ds_j = scale * p_j * (dout[t,h] . v[j,g] - dout[t,h] . out[t,h])
- *     dq[t,h] = sum_j ds_j k[j,g]     dk[j,g] = sum_t,h ds_j q[t,h]     dv[j,g] = sum_t,h p_j
- * dout[t,h]
+ *     dq[t,h] = sum_j ds_j k[j,g]
+ *     dk[j,g] = sum_t,h ds_j q[t,h]         dv[j,g] = sum_t,h p_j dout[t,h]
  *
  * Products are of the given kind (kern/gemm.h): in BF16 queries, keys, values, dout, p and ds are
  * rounded where they are factors, sums and everything else stay F32. Sums over t and h run over the

@@ -12,9 +12,11 @@
  *     linear       1 - (1 - f) u
  *     cosine       f + (1 - f) (1 + cos(pi u)) / 2
  *     wsd          1, then a line to f in the last decay_steps (0: a tenth of the steps)
- *     deepseek_v3  1 to 10/14.8 of the steps, half a cosine to 0.1 at 14.3/14.8, 0.1
- * to 14.633/14.8, then 7.3/220, each step standing for its share of 14.8T tokens (DeepSeek-V3,
- * arXiv 2412.19437, section 4.2) */
+ *     deepseek_v3  1 to 10/14.8 of the steps, half a cosine to 0.1 at 14.3/14.8,
+ *                  0.1 to 14.633/14.8, then 7.3/220
+ *
+ * where deepseek_v3's steps stand for their share of 14.8T tokens (DeepSeek-V3, arXiv 2412.19437,
+ * section 4.2). */
 double du_schedule_lr(const du_train_config *config, int64_t step);
 
 /* The micro-batches of step i, from 1: with b = schedule.batch_from, n = schedule.batch_steps
