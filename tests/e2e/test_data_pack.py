@@ -253,6 +253,31 @@ class DataPack(folder.InFolder):
         self.assertEqual(len(many), made["sequences"])
         self.assertEqual([s.tokens for s in many], [s.tokens for s in one])
 
+    def peak_of(self, out, *words):
+        """Resident memory of packing, in bytes."""
+        with subprocess.Popen([program.DURE, "data", "pack", "--tokenizer", self.tokenizer, "--seq-len", "64",
+                               "--threads", "2", "-o", self.path(out), *words], stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        return usage.ru_maxrss * 1024
+
+    def test_memory_is_bounded(self):
+        """Neither the text, nor its tokens, nor what is written is held."""
+        if program.sanitized():
+            self.skipTest("memory under a sanitizer is not the program's")
+        rng = random.Random(3)
+        block = "".join(json.dumps({"text": " ".join(str(rng.randrange(1000)) for _ in range(200))}) + "\n"
+                        for _ in range(2500)).encode()
+        peaks = []
+        for size in (8 << 20, 40 << 20):
+            with open(self.path("texts.jsonl"), "wb") as file:
+                for _ in range(size // len(block)):
+                    file.write(block)
+            peaks.append(self.peak_of(str(size), "--shuffle", "1M", "--shard-size", "1M", "--validation", "0.1",
+                                      self.path("texts.jsonl")))
+        self.assertLess(peaks[1], peaks[0] + (16 << 20), "32 MiB more of text")
+
     def test_for_people(self):
         done = program.run("data", "pack", "--tokenizer", self.tokenizer, "--seq-len", 64, "-o", self.path("out"),
                            "--validation", 0.1, TEXTS)
