@@ -1,20 +1,7 @@
 #include "train/batch_split.h"
 
 #include "base/mem.h"
-
-du_err du_batch_split_init(du_batch_split *s, const du_train_config *config, du_ranks *ranks,
-                           du_diag *diag) {
-    *s = (du_batch_split){.ranks = ranks,
-                          .spread = config->ranks.experts == DU_EXPERTS_SPREAD && ranks,
-                          .batch_seqs = config->batch_seqs,
-                          .n_max = config->accumulate * config->batch_seqs};
-    s->spans = du_alloc_array((size_t)du_ranks_n(ranks), sizeof *s->spans);
-    if (!s->spans) {
-        return du_fail_nomem(diag, "the trainer");
-    }
-    du_batch_split_set(s, 0, s->n_max);
-    return DU_OK;
-}
+#include "train/schedule.h"
 
 void du_batch_split_done(du_batch_split *s) {
     du_free(s->spans);
@@ -72,4 +59,38 @@ const du_span *du_batch_split_spans(const du_batch_split *s, int64_t i) {
         s->spans[r] = span_of(s, i, r);
     }
     return s->spans;
+}
+
+static void take_most(du_batch_split *s, int64_t before, int64_t n) {
+    du_batch_split_set(s, before, n);
+    du_span first = span_of(s, 0, 0); /* no rank has more */
+    int64_t n_rounds = s->spread ? s->n_rounds : (first.end - first.first) / s->n_seq;
+    s->n_seq_max = s->n_seq > s->n_seq_max ? s->n_seq : s->n_seq_max;
+    s->n_rounds_max = n_rounds > s->n_rounds_max ? n_rounds : s->n_rounds_max;
+}
+
+/* Steps behind those that grow are alike: what precedes them differs by whole ones. */
+static void find_most(du_batch_split *s, const du_train_config *config) {
+    int64_t before = 0;
+    for (int64_t i = 1; i <= config->schedule.batch_steps + 1; i++) {
+        int64_t n = du_schedule_micros(config, i) * config->batch_seqs;
+        take_most(s, before, n);
+        before += n;
+    }
+    take_most(s, 0, s->n_max); /* a step without schedules */
+}
+
+du_err du_batch_split_init(du_batch_split *s, const du_train_config *config, du_ranks *ranks,
+                           du_diag *diag) {
+    *s = (du_batch_split){.ranks = ranks,
+                          .spread = config->ranks.experts == DU_EXPERTS_SPREAD && ranks,
+                          .batch_seqs = config->batch_seqs,
+                          .n_max = config->accumulate * config->batch_seqs};
+    s->spans = du_alloc_array((size_t)du_ranks_n(ranks), sizeof *s->spans);
+    if (!s->spans) {
+        return du_fail_nomem(diag, "the trainer");
+    }
+    find_most(s, config);
+    du_batch_split_set(s, 0, s->n_max);
+    return DU_OK;
 }

@@ -19,9 +19,11 @@ typedef struct {
     bool spread;        /* routed experts are */
     int64_t batch_seqs; /* most leaves of a micro-batch */
     int64_t n_max;      /* leaves of the largest step */
-    int64_t before;     /* leaves of all steps before */
-    int64_t n;          /* leaves of the step */
-    int64_t n_seq;      /* that are computed together */
+    /* Of all steps, those of other sizes too, the most that a rank has: n_seq, n_rounds */
+    int64_t n_seq_max, n_rounds_max;
+    int64_t before; /* leaves of all steps before */
+    int64_t n;      /* leaves of the step */
+    int64_t n_seq;  /* that are computed together */
     /* What this rank computes, by numbers of the step: n_seq from `first` on, then those `step`
      * further on, before `end` */
     int64_t first, step, end;
@@ -37,7 +39,8 @@ du_err du_batch_split_init(du_batch_split *split, const du_train_config *config,
                            du_diag *diag);
 void du_batch_split_done(du_batch_split *split);
 
-/* That of a step with n leaves, which others precede in the data. */
+/* That of a step with n leaves, which others precede in the data; n is at most n_max, or of a step
+ * that there is not, with n_seq at most batch_seqs. */
 void du_batch_split_set(du_batch_split *split, int64_t before, int64_t n);
 
 /* Round i as du_grad_add wants it: leaves of this rank, numbered from its first one; of all ranks

@@ -250,15 +250,14 @@ static du_err add_rounds(du_passes *p, int64_t n_targets, int64_t *n_next, du_di
     return err ? err : du_grad_reduce_add(p->ctx, &p->reduce, du_batch_split_nodes(s, 0), diag);
 }
 
-/* What is measured of leaves, to all ranks. */
-static du_err share_measures(du_passes *p, du_diag *diag) {
-    int64_t n = p->split->spread ? p->split->n_rounds : 1;
+/* values [split->n] of leaves, to all ranks. */
+static du_err share_leaves(du_passes *p, const du_batch_split *split, double *values,
+                           du_diag *diag) {
+    int64_t n = split->spread ? split->n_rounds : 1;
     du_err err = DU_OK;
-    for (int64_t i = 0; i < n; i++) {
-        const du_span *spans = du_batch_split_spans(p->split, i);
-        for (int k = 0; k < DU_LEAF_MEASURES && err == DU_OK; k++) {
-            err = du_ranks_share(p->ranks, p->measured[k], sizeof(double), spans, diag);
-        }
+    for (int64_t i = 0; i < n && err == DU_OK; i++) {
+        err =
+            du_ranks_share(p->ranks, values, sizeof *values, du_batch_split_spans(split, i), diag);
     }
     return err;
 }
@@ -274,7 +273,10 @@ static du_err join_ranks(du_passes *p, int64_t *n_next, du_diag *diag) {
     }
     du_err err = du_ranks_sum(p->ranks, p->ctx, n_next, 1, diag);
     err = err ? err : du_ranks_sum(p->ranks, p->ctx, parts.counts, parts.n_counts, diag);
-    return err ? err : share_measures(p, diag);
+    for (int k = 0; k < DU_LEAF_MEASURES && err == DU_OK; k++) {
+        err = share_leaves(p, p->split, p->measured[k], diag);
+    }
+    return err;
 }
 
 du_err du_passes_run(du_passes *p, int64_t n_targets, du_metrics *out, du_diag *diag) {
@@ -291,51 +293,48 @@ du_err du_passes_run(du_passes *p, int64_t n_targets, du_metrics *out, du_diag *
     return err;
 }
 
-/* The losses of each sequence of micro-batches [own.first, own.end) of the validation data, in so
- * many rounds where experts are spread. */
-static du_err measure(du_passes *p, du_span own, int64_t n_rounds, double *losses,
-                      int64_t *n_targets, du_diag *diag) {
-    bool spread = p->split->spread;
-    int64_t end = spread ? own.first + n_rounds : own.end;
-    p->batch.n_seq = p->config->batch_seqs;
-    du_err err = begin_passes(p, own.first < end, diag);
-    for (int64_t i = own.first; i < end && err == DU_OK; i++) {
-        bool any = i < own.end;
-        err = any ? du_loader_read(p->validation, i, &p->batch, diag) : DU_OK;
+/* The losses of this rank's leaves of a split of the validation data. losses [s->n] */
+static du_err measure(du_passes *p, const du_batch_split *s, double *losses, int64_t *n_targets,
+                      du_diag *diag) {
+    p->batch.n_seq = s->n_seq;
+    du_err err = begin_passes(p, s->n_rounds > 0, diag);
+    for (int64_t i_round = 0; i_round < s->n_rounds && err == DU_OK; i_round++) {
+        int64_t i = s->first + i_round * s->step;
+        bool any = i < s->end;
+        err = any ? du_loader_read(p->validation, i / s->n_seq, &p->batch, diag) : DU_OK;
         du_cross_entropy objective = objective_of(p, 1);
         du_grad_rows rows = rows_of(p, any);
         err = err ? err : du_grad_loss(p->ctx, p->grad, &rows, &objective.base, diag);
         if (any && err == DU_OK) {
-            put_losses(p, losses + i * p->batch.n_seq, p->losses, p->batch.targets);
+            put_losses(p, losses + i, p->losses, p->batch.targets);
             *n_targets += p->batch.n_targets;
         }
-        err = spread ? du_ranks_agree(p->ranks, err, diag) : err;
+        err = s->spread ? du_ranks_agree(p->ranks, err, diag) : err;
     }
     end_passes(p);
-    return spread ? err : du_ranks_agree(p->ranks, err, diag);
+    return s->spread ? err : du_ranks_agree(p->ranks, err, diag);
+}
+
+/* Sequences, in whole micro-batches. */
+static int64_t n_validated(const du_passes *p) {
+    int64_t of_micro = p->config->batch_seqs, wanted = p->config->validate.batches;
+    int64_t n = du_loader_n_tokens(p->validation) / (of_micro * p->batch.seq_len);
+    return of_micro * (n < 1 ? 1 : n < wanted ? n : wanted);
 }
 
 du_err du_passes_validate(du_passes *p, double *loss, du_diag *diag) {
-    int64_t n_seq = p->config->batch_seqs, n_ranks = du_ranks_n(p->ranks), n_targets = 0;
-    int64_t n = du_loader_n_tokens(p->validation) / (n_seq * p->batch.seq_len);
-    int64_t wanted = p->config->validate.batches;
-    n = n < 1 ? 1 : n < wanted ? n : wanted;
+    int64_t n = n_validated(p), n_targets = 0;
+    du_batch_split split = *p->split; /* of these, which takes no more memory than a step */
+    split.batch_seqs = split.n_seq_max;
+    du_batch_split_set(&split, 0, n);
     du_arena_mark mark = du_arena_get_mark(p->ctx->scratch);
-    double *losses = DU_SCRATCH(p->ctx, double, n *n_seq);
-    du_span *spans = DU_SCRATCH(p->ctx, du_span, n_ranks);
-    du_err err = losses && spans ? DU_OK : du_fail_nomem(diag, "the validation loss");
+    double *losses = DU_SCRATCH(p->ctx, double, n);
+    du_err err = losses ? DU_OK : du_fail_nomem(diag, "the validation loss");
     err = du_ranks_agree(p->ranks, err, diag);
-    if (err == DU_OK) {
-        for (int64_t i = 0; i < n_ranks; i++) {
-            spans[i] = (du_span){n * i / n_ranks, n * (i + 1) / n_ranks};
-        }
-        int64_t n_rounds = (n + n_ranks - 1) / n_ranks; /* the longest span */
-        err = measure(p, spans[du_ranks_rank(p->ranks)], n_rounds, losses, &n_targets, diag);
-    }
+    err = err ? err : measure(p, &split, losses, &n_targets, diag);
     err = err ? err : du_ranks_sum(p->ranks, p->ctx, &n_targets, 1, diag);
-    size_t item_bytes = (size_t)n_seq * sizeof *losses;
-    err = err ? err : du_ranks_share(p->ranks, losses, item_bytes, spans, diag);
-    *loss = err == DU_OK ? sum_leaves(losses, n * n_seq) / (double)n_targets : (double)NAN;
+    err = err ? err : share_leaves(p, &split, losses, diag);
+    *loss = err == DU_OK ? sum_leaves(losses, n) / (double)n_targets : (double)NAN;
     du_arena_release(p->ctx->scratch, mark);
     return err;
 }

@@ -42,8 +42,8 @@ static du_err measure_levels(du_train_plan *p, const du_ctx *ctx, const du_train
                               .apart = share->n_ranks > 1,
                               .spread = du_params_is_spread(params) ? &link : NULL};
         du_grad_memory m;
-        err = du_grad_measure(&m, ctx, params, &how, share->n_seq, config->seq_len, share->n_micro,
-                              diag);
+        err = du_grad_measure(&m, ctx, params, &how, share->n_seq_max, config->seq_len,
+                              share->n_micro_max, diag);
         if (err == DU_OK) {
             *terms = m.terms;
             m.scratch = m.scratch > scratch ? m.scratch : scratch;
@@ -151,7 +151,9 @@ static du_err take_share(du_train_share *share, const du_train_config *config, d
                                   .n_here = ranks ? ranks->link.n_here : 1,
                                   .n_seq = split.n_seq,
                                   .n_micro = split.spread ? split.n_rounds
-                                                          : (most.end - most.first) / split.n_seq};
+                                                          : (most.end - most.first) / split.n_seq,
+                                  .n_seq_max = split.n_seq_max,
+                                  .n_micro_max = split.n_rounds_max};
     }
     if (err == DU_OK && split.spread) {
         du_params_spread(params, n - 1, n);

@@ -12,8 +12,9 @@ enum { DU_PLAN_LEVELS = DU_RECOMPUTE_LAYER + 1 };
 /* What a process takes of a run. */
 typedef struct {
     int64_t n_ranks;
-    int64_t n_here;         /* of them on its machine */
-    int64_t n_seq, n_micro; /* its micro-batches of a step */
+    int64_t n_here;                 /* of them on its machine */
+    int64_t n_seq, n_micro;         /* its micro-batches of a step of full size */
+    int64_t n_seq_max, n_micro_max; /* the most of these in any step: what memory is taken for */
 } du_train_share;
 
 typedef struct {

@@ -305,6 +305,11 @@ class Ranks(Base):
         self.assertEqual(adapters["ranks"]["n"], 2)
         self.assertGreater(adapters["memory_bytes"]["mapped"], 0)
         self.assertGreater(adapters["tok_s"], 0)
+        # 36 sequences go 4 at a time, the 24 of the first step 8
+        odd = {"batch_seqs": 12, "accumulate": 3}
+        grow = {**odd, "schedule.batch_from": 2, "schedule.batch_steps": 1}
+        kept = [self.plan(2, "a", keys=keys)["memory_bytes"]["kept"] for keys in (odd, grow)]
+        self.assertAlmostEqual(kept[1] / kept[0], 2, delta=0.01)
         text, err = self.train(2, "a", "--plan", model="deepseek")
         self.assertEqual(err, "")
         for words in ("of 2 processes one takes", "in 2 processes here", "sent by one per step"):
@@ -445,6 +450,26 @@ class Ranks(Base):
             extra = (kept[f"adamw{n_ranks}"] - kept[f"sgd{n_ranks}"]) / block
             # Memory comes in pages of 2 MiB, at both ends of two spans.
             self.assertAlmostEqual(extra, 2 / n_ranks, delta=0.3)
+
+    def test_validation_takes_no_more(self):
+        """Than a step: 16 of 64 sequences in a rank, or 4 where steps begin with 4. The plan is not
+        below what activations take."""
+        if program.sanitized():
+            self.skipTest("memory under a sanitizer is not the program's")
+        self.write_tokens("tokens.bin", [i % VOCAB for i in range(64 * 128 * 3)])
+        self.write_tokens("other.bin", [i % VOCAB for i in range(64 * 128 * 2 + 1)])
+        big = {"model.hidden_size": 128, "model.num_hidden_layers": 4, "batch_seqs": 64,
+               "seq_len": 128, "accumulate": 1, "recompute": "none", "steps": 2,
+               "validate.every": 1}
+        peaks = []
+        for name, keys in (("none", {"data.validation": ""}), ("some", {}),
+                           ("fewer", {"data.validation": "", "batch_seqs": 4})):
+            peaks.append(self.peak_of(4, name, keys={**big, **keys}))
+        plans = [self.plan(4, "plan", keys={**big, "batch_seqs": n})["memory_bytes"]["total"]["none"]
+                 for n in (64, 4)]
+        self.assertGreater(plans[0] - plans[1], 40 << 20)
+        self.assertLess(peaks[1] - peaks[0], 0.05 * plans[0])
+        self.assertLess(peaks[1] - peaks[2], 1.05 * (plans[0] - plans[1]))
 
     def test_experts_take_a_share(self):
         """Experts of 4 x 12.6 MB in weights, gradients, moments and mean, and little else: with

@@ -106,8 +106,40 @@ static void test_spread(void **state) {
     du_train_config_done(&config);
 }
 
+/* 24 sequences in two ranks are computed 8 at a time, the 36 of steps of full size 4. */
+static void test_most(void **state) {
+    (void)state;
+    du_train_config config;
+    du_batch_split s;
+    du_ranks ranks = {.link = {.rank = 1, .n = 2}};
+    assert_ok(du_train_config_init(&config, &diag), &diag);
+    config.batch_seqs = 12;
+    config.accumulate = 3;
+    assert_ok(du_batch_split_init(&s, &config, &ranks, &diag), &diag);
+    assert_true(s.n_seq == 4 && s.n_seq_max == 4 && s.n_rounds_max == 8);
+    du_batch_split_done(&s);
+    config.schedule.batch_from = 2;
+    config.schedule.batch_steps = 1; /* 24, 36, ... */
+    assert_ok(du_batch_split_init(&s, &config, &ranks, &diag), &diag);
+    assert_true(s.n_seq == 4 && s.n_seq_max == 8 && s.n_rounds_max == 8);
+    int64_t before = 0;
+    for (int64_t i = 1; i < 9; i++) {
+        int64_t n = i == 1 ? 24 : 36;
+        du_batch_split_set(&s, before, n);
+        assert_true(s.n_seq <= s.n_seq_max && s.n_rounds <= s.n_rounds_max);
+        before += n;
+    }
+    s.batch_seqs = s.n_seq_max;
+    for (int64_t n = 1; n < 100; n++) {
+        du_batch_split_set(&s, 0, n);
+        assert_true(s.n_seq <= s.n_seq_max);
+    }
+    du_batch_split_done(&s);
+    du_train_config_done(&config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_once),
-                                       cmocka_unit_test(test_spread)};
+                                       cmocka_unit_test(test_spread), cmocka_unit_test(test_most)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
