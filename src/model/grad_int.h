@@ -97,9 +97,13 @@ du_err du_grad_norm_bwd(const du_grad_run *r, const float *x, const float *w);
 DU_NODISCARD
 bool du_grad_take_kept(du_grad *g, int64_t T);
 
-/* Rows whose logits exist at once, at most, and the parts of a sequence (grad_out.c). */
+/* Rows whose logits exist at once: whole sequences, a power of two of them, or one of a power of
+ * two of parts of a sequence. Each sequence of a step, or part of one, is a leaf of the output
+ * matrix's gradient. */
 typedef struct {
-    int64_t rows, n_seqs, parts;
+    int64_t rows;   /* at once, at most */
+    int64_t n_seqs; /* at once, 1 where there are parts */
+    int64_t parts;  /* of a sequence */
 } du_grad_out_plan;
 du_grad_out_plan du_grad_plan_out(const du_hparams *hp, int64_t seq_len);
 

@@ -7,31 +7,18 @@ enum {
     OUT_ROWS_MAX = 1024,
 };
 
-/* Rows whose logits exist at once: whole sequences, a power of two of them, or one of a power of
- * two of parts of a sequence. Each sequence of a step, or part of one, is a leaf of the output
- * matrix's gradient. */
-typedef struct {
-    int64_t parts;  /* of a sequence */
-    int64_t n_seqs; /* at once, 1 where there are parts */
-} out_plan;
-
-static out_plan plan_out(const du_hparams *hp, int64_t seq_len) {
+du_grad_out_plan du_grad_plan_out(const du_hparams *hp, int64_t seq_len) {
     int64_t n = OUT_VALUES / hp->n_vocab;
     n = n < OUT_ROWS_MIN ? OUT_ROWS_MIN : n > OUT_ROWS_MAX ? OUT_ROWS_MAX : n;
-    out_plan p = {1, 1};
+    du_grad_out_plan p = {.parts = 1, .n_seqs = 1};
     while (seq_len > p.parts * n) {
         p.parts *= 2;
     }
     while (p.parts == 1 && 2 * p.n_seqs * seq_len <= n) {
         p.n_seqs *= 2;
     }
+    p.rows = p.n_seqs * ((seq_len + p.parts - 1) / p.parts);
     return p;
-}
-
-du_grad_out_plan du_grad_plan_out(const du_hparams *hp, int64_t seq_len) {
-    out_plan p = plan_out(hp, seq_len);
-    int64_t part = (seq_len + p.parts - 1) / p.parts;
-    return (du_grad_out_plan){p.n_seqs * part, p.n_seqs, p.parts};
 }
 
 typedef struct {
@@ -75,10 +62,10 @@ du_err du_grad_out(const du_grad_run *r, const float *norm, du_objective *object
     head h = {r, norm, objective, i_head};
     const du_grad_rows *rows = r->pass.rows;
     const du_leaves *leaves = &r->train.sums.leaves;
-    out_plan p = plan_out(&r->pass.model->hp, rows->seq_len);
-    int64_t S = rows->seq_len, part = (S + p.parts - 1) / p.parts, n_max = p.n_seqs * part;
+    du_grad_out_plan p = du_grad_plan_out(&r->pass.model->hp, rows->seq_len);
+    int64_t S = rows->seq_len, part = p.rows / p.n_seqs;
     du_arena_mark mark = du_arena_get_mark(r->pass.ctx->scratch);
-    float *logits = DU_SCRATCH(r->pass.ctx, float, n_max * r->pass.model->hp.n_vocab);
+    float *logits = DU_SCRATCH(r->pass.ctx, float, p.rows * r->pass.model->hp.n_vocab);
     int64_t *end = DU_SCRATCH(r->pass.ctx, int64_t, p.n_seqs);
     du_err err = logits && end ? DU_OK : DU_ENOMEM;
     for (int64_t s = 0; s < rows->n_seq && err == DU_OK; s += p.n_seqs) {

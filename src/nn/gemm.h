@@ -14,6 +14,11 @@
 #include "nn/ctx.h"
 #include "nn/leaves.h"
 
+/* A factor whose rows lie in their order, ld values apart, in f32. */
+static inline du_gemm_src du_gemm_rows(const void *data, int64_t ld) {
+    return (du_gemm_src){.data = data, .ld = ld};
+}
+
 /* One product of du_gemm_fwd or du_gemm_dgrad; k_rows of its factors is not read. */
 typedef struct {
     float *y; /* [T, N] (fwd), [T, K] (dgrad) out, rows ldy apart */

@@ -55,10 +55,6 @@ static bool is_used_as_it_lies(const du_mat *w) {
     return w->dtype == DU_F32 || w->dtype == DU_BF16;
 }
 
-static du_gemm_src rows_of(const void *data, int64_t ld) {
-    return (du_gemm_src){.data = data, .ld = ld};
-}
-
 static du_gemm_job gemm_of(const du_train_job *job, du_gemm_src w) {
     return (du_gemm_job){.y = job->y,
                          .ldy = job->ldy,
@@ -93,7 +89,7 @@ static du_err in_pieces(du_ctx *ctx, du_gemm_kind kind, const du_train_job *job,
         int64_t n = w->rows - row < n_rows ? w->rows - row : n_rows;
         part p = {w, row, n, to, 0};
         unpack(ctx, &p, 1);
-        du_gemm_job g = gemm_of(job, rows_of(to, w->cols));
+        du_gemm_job g = gemm_of(job, du_gemm_rows(to, w->cols));
         g.N = n;
         if (dgrad) {
             g.x.data = (const float *)g.x.data + row;
@@ -158,7 +154,7 @@ static du_err base_products(du_ctx *ctx, du_gemm_kind kind, const du_train_job *
             err = err ? err : in_pieces(ctx, kind, job, dgrad);
             continue;
         }
-        b.jobs[b.n_jobs++] = gemm_of(job, rows_of(NULL, w->cols));
+        b.jobs[b.n_jobs++] = gemm_of(job, du_gemm_rows(NULL, w->cols));
         b.parts[b.n_parts++] = (part){w, 0, w->rows, NULL, 0};
         b.n_values += n_values;
     }
@@ -187,7 +183,7 @@ static du_gemm_job narrow_of(const du_mat *w, du_gemm_src x, int64_t T, float *y
     return (du_gemm_job){.y = y,
                          .ldy = d->rank,
                          .x = x,
-                         .w = dgrad ? rows_of(d->b, d->rank) : rows_of(d->a, w->cols),
+                         .w = dgrad ? du_gemm_rows(d->b, d->rank) : du_gemm_rows(d->a, w->cols),
                          .T = T,
                          .N = dgrad ? w->rows : d->rank,
                          .K = dgrad ? d->rank : w->cols};
@@ -225,8 +221,9 @@ static du_err adapter_products(du_ctx *ctx, du_gemm_kind kind, const du_train_jo
             return DU_ENOMEM;
         }
         narrow[n] = narrow_of(job->w, job->x, job->T, low, dgrad);
-        wide[n] = gemm_of(job, dgrad ? rows_of(d->a, job->w->cols) : rows_of(d->b, d->rank));
-        wide[n].x = rows_of(low, d->rank);
+        wide[n] =
+            gemm_of(job, dgrad ? du_gemm_rows(d->a, job->w->cols) : du_gemm_rows(d->b, d->rank));
+        wide[n].x = du_gemm_rows(low, d->rank);
         wide[n].add = true;
         *(dgrad ? &wide[n].N : &wide[n].K) = d->rank;
         mats[n++] = job->w;
@@ -289,8 +286,8 @@ static du_err add_adapter(du_ctx *ctx, gradients *g, const du_train *tr, const d
     g->u[g->n_adapters] = narrow_of(p->w, p->x, p->T, u, false);
     g->v[g->n_adapters] = narrow_of(p->w, p->dy, p->T, v, true);
     g->mats[g->n_adapters++] = p->w;
-    add_grad(g, tr, da, d->rank, p->w->cols, rows_of(v, d->rank), p->x, p->end);
-    add_grad(g, tr, db, p->w->rows, d->rank, p->dy, rows_of(u, d->rank), p->end);
+    add_grad(g, tr, da, d->rank, p->w->cols, du_gemm_rows(v, d->rank), p->x, p->end);
+    add_grad(g, tr, db, p->w->rows, d->rank, p->dy, du_gemm_rows(u, d->rank), p->end);
     return DU_OK;
 }
 

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "train/metrics.h"
+#include "train/samples.h"
 
 enum { LAYERS_MAX = 512, LAYER_BINS = 256, EXPERTS_MAX = 1 << 17 };
 static const int64_t step_max = (int64_t)1 << 50; /* none that a run comes to */

@@ -11,8 +11,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
-#define DU_REPORT_FILE  "report.html"
-#define DU_SAMPLES_FILE "samples.jsonl"
+#define DU_REPORT_FILE "report.html"
 
 typedef struct du_report du_report;
 

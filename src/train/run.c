@@ -27,6 +27,7 @@
 #include "model/lora.h"
 #include "train/journal.h"
 #include "train/same.h"
+#include "train/samples.h"
 #include "train/schedule.h"
 #include "train/spike.h"
 #include "train/trainable.h"

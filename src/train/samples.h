@@ -8,6 +8,8 @@
 #include "train/config.h"
 #include "train/lines.h"
 
+#define DU_SAMPLES_FILE "samples.jsonl"
+
 /* The texts of sample.prompt, an array; json_decref *out. *out NULL: there are none.
  * Returns DU_OK, DU_EINVAL (it begins as JSON does, and is neither a text nor an array of texts),
  * DU_ENOMEM. */

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "folder.h"
 #include "train/report.h"
+#include "train/samples.h"
 
 /* Up to `most` bytes of the input into a file. Returns the rest. */
 static const uint8_t *put(const char *name, const uint8_t *data, const uint8_t *end, size_t most) {

@@ -6,6 +6,7 @@
 #include "test.h"
 #include "tmp.h"
 #include "train/metrics.h"
+#include "train/samples.h"
 
 static du_diag diag;
 static test_tmp tmp;
