@@ -127,16 +127,9 @@ static void add_scalar(du_str *summary, const char *tag, double v) {
 
 du_err du_events_add(du_events *e, const du_metrics *m, du_diag *diag) {
     du_str summary = {0};
-    add_scalar(&summary, "loss", m->loss);
-    add_scalar(&summary, "validation", m->validation);
-    add_scalar(&summary, "mtp_loss", m->mtp);
-    add_scalar(&summary, "balance", m->balance);
-    add_scalar(&summary, "overload", m->overload);
-    add_scalar(&summary, "grad_norm", m->grad_norm);
-    add_scalar(&summary, "lr", m->lr);
-    add_scalar(&summary, "speed/tok_s", m->tok_s);
-    add_scalar(&summary, "speed/products", m->products > 0 ? m->products : (double)NAN);
-    add_scalar(&summary, "speed/peak", m->peak > 0 ? m->peak : (double)NAN);
+#define ADD(name, tag, n_points) add_scalar(&summary, tag, m->name);
+    DU_METRICS_LIST(ADD)
+#undef ADD
     begin_event(&e->event, m->step);
     add_bytes(&e->event, EVENT_SUMMARY, du_str_get(&summary), summary.len);
     e->event.failed = e->event.failed || summary.failed;

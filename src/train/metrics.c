@@ -51,21 +51,10 @@ static void add_experts(du_str *s, const char *key, const du_metrics_experts *x,
 static void add_line(du_str *s, const du_metrics *m) {
     du_str_add_c(s, '{');
     add_i64(s, "step", m->step);
-    add_f64(s, "loss", m->loss);
-    add_f64(s, "grad_norm", m->grad_norm);
-    add_f64(s, "lr", m->lr);
     add_i64(s, "tokens", m->tokens);
-    add_f64(s, "tok_s", m->tok_s);
-    if (m->products > 0) {
-        add_f64(s, "products", m->products);
-    }
-    if (m->peak > 0) {
-        add_f64(s, "peak", m->peak);
-    }
-    add_f64(s, "balance", m->balance);
-    add_f64(s, "mtp_loss", m->mtp);
-    add_f64(s, "overload", m->overload);
-    add_f64(s, "validation", m->validation);
+#define ADD(name, tag, n_points) add_f64(s, #name, m->name);
+    DU_METRICS_LIST(ADD)
+#undef ADD
     if (m->experts) {
         add_experts(s, "experts", m->experts, false);
     }

@@ -15,21 +15,39 @@ typedef struct {
     const float *biases;   /* [n_layers, n_experts]; NULL: the model has none */
 } du_metrics_experts;
 
+/* What is measured of a step, in the order of a line:
+ * X(name in metrics.jsonl, in event files, points of it that a report keeps)
+ *
+ *     loss        mean cross-entropy of the step's targets, before the update
+ *     grad_norm   before clipping
+ *     lr          the learning rate of the step
+ *     tok_s       tokens per second of the step
+ *     products    share of the step's time in products and attention
+ *     peak        operations of the step per second over what the machine can do
+ *     balance     the balance loss
+ *     mtp_loss    mean cross-entropy of the token behind the next
+ *     overload    max over mean of an expert's tokens, less 1, meaned over layers: MaxVio_batch of
+ *                 arXiv 2408.15664, eq. 4
+ *     validation  mean cross-entropy of the validation data, after the update */
+#define DU_METRICS_LIST(X)                                                                         \
+    X(loss, "loss", 1024)                                                                          \
+    X(grad_norm, "grad_norm", 512)                                                                 \
+    X(lr, "lr", 512)                                                                               \
+    X(tok_s, "speed/tok_s", 512)                                                                   \
+    X(products, "speed/products", 512)                                                             \
+    X(peak, "speed/peak", 512)                                                                     \
+    X(balance, "balance", 512)                                                                     \
+    X(mtp_loss, "mtp_loss", 512)                                                                   \
+    X(overload, "overload", 512)                                                                   \
+    X(validation, "validation", 512)
+
 /* A step. NAN: was not measured. */
 typedef struct {
-    int64_t step;      /* from 1 */
-    double loss;       /* mean cross-entropy of the step's targets, before the update */
-    double grad_norm;  /* before clipping */
-    double lr;         /* the learning rate of the step */
-    int64_t tokens;    /* of all steps so far */
-    double tok_s;      /* tokens per second of the step */
-    double balance;    /* the balance loss */
-    double overload;   /* max over mean of an expert's tokens, less 1, meaned over layers:
-                          MaxVio_batch   of arXiv 2408.15664, eq. 4 */
-    double mtp;        /* mean cross-entropy of the token behind the next */
-    double products;   /* share of the step's time in products and attention */
-    double peak;       /* operations of the step per second over what the machine can do */
-    double validation; /* mean cross-entropy of the validation data, after the update */
+    int64_t step;   /* from 1 */
+    int64_t tokens; /* of all steps so far */
+#define DU_METRICS_FIELD(name, tag, n_points) double name;
+    DU_METRICS_LIST(DU_METRICS_FIELD)
+#undef DU_METRICS_FIELD
     const du_metrics_experts *experts; /* until the next step; NULL: none, or no step that has it */
 } du_metrics;
 

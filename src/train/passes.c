@@ -288,7 +288,7 @@ du_err du_passes_run(du_passes *p, int64_t n_targets, du_metrics *out, du_diag *
     const double *losses = p->measured[DU_LEAF_LOSS], *next = p->measured[DU_LEAF_NEXT_LOSS],
                  *balances = p->measured[DU_LEAF_BALANCE];
     out->loss = sum_leaves(losses, n) / (double)n_targets;
-    out->mtp = n_next > 0 ? sum_leaves(next, n) / (double)n_next : (double)NAN;
+    out->mtp_loss = n_next > 0 ? sum_leaves(next, n) / (double)n_next : (double)NAN;
     out->balance = balanced ? sum_leaves(balances, n) : (double)NAN;
     return err;
 }

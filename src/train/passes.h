@@ -59,7 +59,7 @@ DU_NODISCARD
 du_err du_passes_count(du_passes *p, int64_t *n_targets, du_diag *diag);
 
 /* Forward and backward of the step: its gradients in p->grad, as far as this rank owns them;
- * out->loss, mtp, balance. Behind du_passes_count. As above. */
+ * out->loss, mtp_loss, balance. Behind du_passes_count. As above. */
 DU_NODISCARD
 du_err du_passes_run(du_passes *p, int64_t n_targets, du_metrics *out, du_diag *diag);
 

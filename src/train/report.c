@@ -6,7 +6,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "train/metrics.h"
 #include "train/samples.h"
 
 enum { LAYERS_MAX = 512, LAYER_BINS = 256, EXPERTS_MAX = 1 << 17 };
@@ -20,8 +19,10 @@ static const struct {
     const char *name;
     int64_t n_bins;
 } measures[] = {
-#define MEASURE(name_, bins_) {#name_, bins_},
-    DU_REPORT_MEASURES(MEASURE)};
+#define MEASURE(name_, tag, n_points) {#name_, n_points},
+    DU_METRICS_LIST(MEASURE)
+#undef MEASURE
+};
 
 int64_t du_report_step(const du_report *r) {
     return r->step;

@@ -3,22 +3,12 @@
 #define DU_TRAIN_REPORT_INT_H
 
 #include "plot/series.h"
+#include "train/metrics.h"
 #include "train/report.h"
 
-/* Measures, by their names in metrics.jsonl: X(name, bins) */
-#define DU_REPORT_MEASURES(X)                                                                      \
-    X(loss, 1024)                                                                                  \
-    X(validation, 512)                                                                             \
-    X(mtp_loss, 512)                                                                               \
-    X(lr, 512)                                                                                     \
-    X(grad_norm, 512)                                                                              \
-    X(tok_s, 512)                                                                                  \
-    X(peak, 512)                                                                                   \
-    X(overload, 512)                                                                               \
-    X(balance, 512)
-
-#define DU_REPORT_ENUM(name, bins) DU_REPORT_##name,
-enum { DU_REPORT_MEASURES(DU_REPORT_ENUM) DU_REPORT_N_MEASURES };
+#define DU_REPORT_ENUM(name, tag, n_points) DU_REPORT_##name,
+enum { DU_METRICS_LIST(DU_REPORT_ENUM) DU_REPORT_N_MEASURES };
+#undef DU_REPORT_ENUM
 
 /* A layer with experts. */
 typedef struct {

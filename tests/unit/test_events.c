@@ -49,7 +49,7 @@ static void test_file(void **state) {
     test_tmp tmp = test_tmp_make();
     du_events e;
     du_metrics m = {.step = 300, .loss = 0.5, .grad_norm = NAN, .lr = 0.25, .tok_s = INFINITY};
-    m.validation = m.mtp = m.balance = m.overload = NAN;
+    m.validation = m.mtp_loss = m.balance = m.overload = m.products = m.peak = NAN;
     assert_ok(du_events_open(&e, tmp.path, 299, &diag), &diag);
     assert_ok(du_events_add(&e, &m, &diag), &diag);
     char *text;

@@ -34,7 +34,9 @@ static du_metrics of_step(int64_t step) {
                         .tok_s = 1234.5,
                         .balance = NAN,
                         .overload = NAN,
-                        .mtp = NAN,
+                        .mtp_loss = NAN,
+                        .products = NAN,
+                        .peak = NAN,
                         .validation = step == 2 ? 5 : NAN};
 }
 
@@ -56,9 +58,8 @@ static void assert_text(const char *want) {
 }
 
 #define LINE(step, tokens)                                                                         \
-    "{\"step\":" step                                                                              \
-    ",\"loss\":0.3333333333333333,\"grad_norm\":0.1,\"lr\":0.0003,\"tokens\":" tokens              \
-    ",\"tok_s\":1234.5"
+    "{\"step\":" step ",\"tokens\":" tokens                                                        \
+    ",\"loss\":0.3333333333333333,\"grad_norm\":0.1,\"lr\":0.0003,\"tok_s\":1234.5"
 #define LINE_1 LINE("1", "64") "}\n"
 #define LINE_2 LINE("2", "128") ",\"validation\":5}\n"
 #define LINE_3 LINE("3", "192") "}\n"
