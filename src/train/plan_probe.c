@@ -1,7 +1,8 @@
 /* How fast a run will be. Whole steps of a trainer are timed, of the model or, where a pass takes
  * longer, of a slice of it: the same shape with fewer layers, dense and with experts, and fewer
- * sequences, one micro-batch for each rank. Two slices tell what a further layer costs apart from
- * what lies outside the layers; layers that are left out are counted by their operations.
+ * sequences, one micro-batch for each rank. Two slices tell what a further sequence costs apart
+ * from what is done once for all, two what a further layer costs apart from what lies outside the
+ * layers; layers that are left out are counted by their operations.
  *
  * Ranks take the same steps together, so a step's time has what they wait for and send each other;
  * what the slices are follows from the slowest one's times. */
@@ -14,6 +15,7 @@
 #include "train/trainer.h"
 
 static const double small_s = 0.2, large_s = 0.5; /* of a pass of the slices */
+static const double too_slow_s = 2; /* of one sequence, where two would be asking too much */
 enum { N_PASSES = 3 };
 
 /* A slice, and what it took. */
@@ -167,23 +169,44 @@ static int64_t n_seqs(const probe *p, double seq_s, int64_t most) {
     return p->ranks ? power : n;
 }
 
-/* Two slices, the larger one of as many layers as there is time for. */
-static du_err time_slices(const probe *p, int64_t n_seq, slice *little, slice *large,
-                          du_diag *diag) {
-    *little = slice_of(p, p->n_min, 1);
-    du_err err = time_slice(p, little, diag);
+/* How many times as long a pass over n sequences takes as the slice's: weights are unpacked and
+ * packed once for all of them. one: the same layers with one sequence */
+static double growth(const slice *one, const slice *s, int64_t n) {
+    double more = (double)(s->n_seq - one->n_seq), all = s->pass_s / (double)s->n_seq;
+    double per_seq = more > 0 ? (s->pass_s - one->pass_s) / more : all;
+    per_seq = per_seq < 0 ? 0 : per_seq > all ? all : per_seq;
+    return 1 + per_seq * (double)(n - s->n_seq) / s->pass_s;
+}
+
+/* Layers that there is time for besides those of the slice, at least one where it is quick.
+ * of_token  operations of the model */
+static int64_t more_layers(const probe *p, const slice *s, double of_token) {
+    double rest = of_token * (double)(s->n_seq * p->config->seq_len) - s->flops;
+    int64_t n = p->n_layer - s->n_layer;
+    double layer_s = n > 0 ? rest / (double)n / s->flops * s->pass_s : 0;
+    return n > 0 ? times(large_s, layer_s, s->pass_s < too_slow_s, n) : 0;
+}
+
+/* Slices of one layer of each kind, with one sequence and with several, and one of as many layers
+ * as there is time for. */
+static du_err time_slices(const probe *p, int64_t n_seq, double of_token, slice *one, slice *little,
+                          slice *large, du_diag *diag) {
+    *one = slice_of(p, p->n_min, 1);
+    du_err err = time_slice(p, one, diag);
     if (err != DU_OK) {
         return err;
     }
-    int64_t n = n_seqs(p, little->pass_s, n_seq);
+    int64_t n = n_seqs(p, one->pass_s, n_seq);
+    n = n < 2 && n_seq > 1 && one->pass_s < too_slow_s ? 2 : n;
+    *little = *one;
     if (n > 1) {
         *little = slice_of(p, p->n_min, n);
         err = time_slice(p, little, diag);
     }
     *large = *little;
-    int64_t n_layer = times(large_s, little->pass_s / (double)(p->n_min + 1), p->n_min, p->n_layer);
-    if (err == DU_OK && n_layer > p->n_min) {
-        *large = slice_of(p, n_layer, n);
+    int64_t n_layer = more_layers(p, little, of_token);
+    if (err == DU_OK && n_layer > 0) {
+        *large = slice_of(p, p->n_min + n_layer, n);
         err = time_slice(p, large, diag);
     }
     return err;
@@ -211,22 +234,22 @@ du_err du_train_plan_probe(du_train_plan *plan, du_ctx *ctx, const du_train_conf
     probe p = {.ctx = ctx, .config = config, .shape = shape, .ranks = ranks};
     const du_train_share *share = &plan->share;
     int64_t n_values = 0;
-    slice little, large;
+    slice one, little, large;
+    const du_grad_flops *f = &plan->flops;
+    double of_token = f->forward + f->backward + f->again;
     du_err err = measure_model(&p, &n_values, diag);
-    err = err ? err : time_slices(&p, share->n_seq, &little, &large, diag);
+    err = err ? err : time_slices(&p, share->n_seq, of_token, &one, &little, &large, diag);
     if (err == DU_OK) {
-        const du_grad_flops *f = &plan->flops;
         double n_rows = (double)(large.n_seq * config->seq_len);
-        double of_token = f->forward + f->backward + f->again;
-        double row_s = whole_pass(&p, &little, &large, of_token * n_rows) / n_rows;
+        double micro_s = whole_pass(&p, &little, &large, of_token * n_rows) *
+                         growth(&one, &little, share->n_seq);
         double update_s = large.update_s * (double)n_values / (double)large.n_values;
-        double part = (double)(share->n_micro * share->n_seq * config->seq_len);
-        double part_of_token = part / (double)plan->step_tokens;
+        double passes_s = micro_s * (double)share->n_micro;
         int64_t n_micros = du_schedule_micros_before(config, config->steps + 1);
-        double n_tokens = (double)n_micros * (double)(config->batch_seqs * config->seq_len);
-        plan->step_s = row_s * part + update_s;
+        double n_steps = (double)n_micros / (double)config->accumulate; /* of the largest ones */
+        plan->step_s = passes_s + update_s;
         plan->tok_s = (double)plan->step_tokens / plan->step_s;
-        plan->run_s = row_s * n_tokens * part_of_token + update_s * (double)config->steps;
+        plan->run_s = passes_s * n_steps + update_s * (double)config->steps;
     }
     return err;
 }
