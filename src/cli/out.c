@@ -119,15 +119,21 @@ void du_cli_table_add(du_cli_table *table, const char *fmt, ...) {
     table->cells[table->n_cells++] = cell;
 }
 
-static void print_cell(const du_cli_table *table, size_t i, int64_t width, du_cli_sink *out) {
-    int64_t column = (int64_t)i % table->n_columns;
-    bool last = column == table->n_columns - 1;
-    int64_t pad = width - du_cli_columns(du_sv_of(table->cells[i]));
-    bool right = table->right[column] == 'r';
-    int before = right ? (int)pad : 0, after = right || last ? 0 : (int)pad;
-    fprintf(out->f, "%*s", before, "");
-    du_cli_sink_write(out, du_sv_of(table->cells[i]));
-    fprintf(out->f, "%*s%s", after, "", last ? "\n" : "  ");
+/* The row whose cells begin with the i-th; without blanks behind what is not empty */
+static void print_row(const du_cli_table *table, size_t i, const int64_t *width, du_cli_sink *out) {
+    char *const *cells = table->cells + i;
+    int64_t n = table->n_columns;
+    while (n > 1 && !*cells[n - 1]) {
+        n--;
+    }
+    for (int64_t c = 0; c < n; c++) {
+        int64_t pad = width[c] - du_cli_columns(du_sv_of(cells[c]));
+        bool right = table->right[c] == 'r', last = c == n - 1;
+        int before = right ? (int)pad : 0, after = right || last ? 0 : (int)pad;
+        fprintf(out->f, "%*s", before, "");
+        du_cli_sink_write(out, du_sv_of(cells[c]));
+        fprintf(out->f, "%*s%s", after, "", last ? "\n" : "  ");
+    }
 }
 
 du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag) {
@@ -140,8 +146,8 @@ du_err du_cli_table_print(du_cli_table *table, FILE *f, du_diag *diag) {
     }
     bool failed = table->failed;
     du_cli_sink out = du_cli_sink_of(f);
-    for (size_t i = 0; i < table->n_cells && !failed; i++) {
-        print_cell(table, i, width[i % n], &out);
+    for (size_t i = 0; i + n <= table->n_cells && !failed; i += n) {
+        print_row(table, i, width, &out);
     }
     du_cli_table_done(table);
     return failed ? du_fail_nomem(diag, "a table") : DU_OK;

@@ -25,15 +25,16 @@ du_err du_journal_remove(const char *dir, du_diag *diag) {
 
 du_err du_journal_open(du_journal *out, const du_trainer *t, du_diag *diag) {
     const char *dir = t->config->out;
+    bool goes_on = t->step < t->config->steps; /* else there is nothing more to tell */
     *out = DU_JOURNAL_CLOSED;
     out->dir = dir;
     du_err err = du_samples_prompts(&out->prompts, t->config, diag);
     err = err ? err : du_lines_open(&out->metrics, dir, DU_METRICS_FILE, t->step, diag);
-    err = err ? err : du_events_open(&out->events, dir, t->step, diag);
+    err = err || !goes_on ? err : du_events_open(&out->events, dir, t->step, diag);
     if (err == DU_OK && (out->prompts || du_lines_exist(dir, DU_SAMPLES_FILE))) {
         err = du_lines_open(&out->samples, dir, DU_SAMPLES_FILE, t->step, diag);
     }
-    err = err ? err : du_record_add(dir, t, diag);
+    err = err || !goes_on ? err : du_record_add(dir, t, diag);
     return err ? err : du_report_open(&out->report, dir, diag);
 }
 

@@ -477,10 +477,13 @@ class SameBits(Base):
             self.train("a", "--resume", "--threads", 2, keys={"steps": steps})
         self.assert_same_run("whole", "a")
         # A run that is done stays as it is.
-        before = self.files("a", 12)
+        before, names = self.files("a", 12), sorted(os.listdir(self.path("a")))
+        record = program.read(self.path("a"), "run.json")
         done = self.train("a", "--resume")
         self.assertEqual(done.out, self.path("a", "step-000012") + "\n")
         self.assertEqual(before, self.files("a", 12))
+        self.assertEqual(names, sorted(os.listdir(self.path("a"))))
+        self.assertEqual(record, program.read(self.path("a"), "run.json"))
         self.assert_same_run("whole", "a")
 
     def test_killed(self):
