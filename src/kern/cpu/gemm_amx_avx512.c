@@ -86,7 +86,7 @@ INLINE void add_tiles(int n_parts, int M, int N, float *c, int64_t ldc, const ui
                       const uint16_t *b, int64_t n_k, bool go_on) {
     size_t stride = (size_t)ldc * sizeof *c;
     float *c1 = c + T * ldc;
-    for (int r = 0; r < M * T; r++) { /* they come while the sums are made */
+    for (int r = 0; n_parts == 1 && r < M * T; r++) { /* they come while the sums are made */
         __builtin_prefetch(c + r * ldc, 1);
         if (N == 2) {
             __builtin_prefetch(c + r * ldc + T, 1);
@@ -176,13 +176,12 @@ INLINE void block(int n_parts, float *c, int64_t ldc, const void *a_panels, cons
     int64_t n_cuts = n_parts == 1 || k == 0 ? 1 : (k + PARTS_K - 1) / PARTS_K;
     int64_t step = (n_k + n_cuts - 1) / n_cuts;
     _tile_loadconfig(&amx_tiles);
-    for (int64_t cut = 0; cut < n_cuts; cut++) {
-        int64_t k0 = cut * step;
-        const uint16_t *a = (const uint16_t *)a_panels + k0 * tile_len;
-        const uint16_t *b = (const uint16_t *)b_panels + k0 * tile_len;
-        for (int64_t j = 0; j < n; j += PANEL, b += panel_len) {
-            add_panels(n_parts, c + j, ldc, a, b, panel_len, m, n - j < PANEL ? n - j : PANEL,
-                       n_k - k0 < step ? n_k - k0 : step, go_on || cut > 0);
+    for (int64_t j = 0; j < n; j += PANEL) {
+        const uint16_t *a = a_panels, *b = (const uint16_t *)b_panels + j / PANEL * panel_len;
+        for (int64_t k0 = 0, cut = 0; cut < n_cuts; cut++, k0 += step) {
+            add_panels(n_parts, c + j, ldc, a + k0 * tile_len, b + k0 * tile_len, panel_len, m,
+                       n - j < PANEL ? n - j : PANEL, n_k - k0 < step ? n_k - k0 : step,
+                       go_on || cut > 0);
         }
     }
     _tile_release();
