@@ -25,7 +25,8 @@
  *                   a0 b2,  a0 b1,  a1 b1,  a1 b0,  a2 b0,  a0 b0
  *               each as in BF16_TILES, but with chains of the first 16 k and of the others. What is
  *               left out of a product, a1 b2 + a2 b1 + a2 b2, is below 2^-24 of it, and c is
- *               rounded 6 times in 32 k: sums are closer to the exact ones than those of F32
+ *               rounded 6 times in 32 k: sums of two terms and more are closer to the exact ones
+ *               than those of F32
  *               (tests/kern/test_gemm.c). Two limits: numbers below 2^-109 have fewer than 24 bits,
  *               and one that is infinite, or becomes so in BF16, makes NaN
  *

@@ -299,7 +299,8 @@ static double mean_error(const problem *p, du_gemm_kind of_kind) {
     return sqrt(sum / (double)(p->m * p->n));
 }
 
-/* Sums of parts are at least as close to the exact ones as those of F32. */
+/* Sums of parts are closer to the exact ones than those of F32, but for a single product, where
+ * what is left out shows beside its one rounding. */
 static void parts_at_level(void) {
     du_rng_init(&rng, 21);
     special_share = 0;
@@ -309,9 +310,9 @@ static void parts_at_level(void) {
         p.a = make_src(SLOT_A, SLOT_IA, p.m, k, false);
         p.b = make_src(SLOT_B, SLOT_IB, p.n, k, false);
         double tiles = mean_error(&p, DU_GEMM_F32_TILES), f32 = mean_error(&p, DU_GEMM_F32);
-        print_message("# %s, %4d terms: errors of tiles %.2g, of F32 %.2g\n",
+        print_message("# %s, %4d terms: errors of tiles %.4g, of F32 %.4g\n",
                       du_isa_name(kern->isa), (int)k, tiles, f32);
-        assert_true(tiles <= 1.2 * f32);
+        assert_true(tiles <= (k < 8 ? 1.05 : 0.6) * f32);
     }
 }
 

@@ -150,7 +150,8 @@ static void drop_result(result *r) {
 static void check(const problem *p, const char *name, const float *got, const double *want,
                   int64_t n_heads, int64_t d) {
     du_heads at = lie(p, n_heads, d);
-    double wrong = 0, whole = 0, limit = kind <= DU_GEMM_F32_TILES ? 1e-5 : 4 * 0x1p-9;
+    bool f32 = kind == DU_GEMM_F32 || kind == DU_GEMM_F32_TILES;
+    double wrong = 0, whole = 0, limit = f32 ? 1e-5 : 4 * 0x1p-9;
     for (int64_t i = 0; i < n_rows(p) * at.row; i++) {
         int64_t h = i % at.row / at.head, c = i % at.row % at.head;
         if (h >= n_heads || c >= d) {

@@ -27,7 +27,8 @@ static void fill(float *p, int64_t n) {
 }
 
 static float rounded(float v) {
-    return kind <= DU_GEMM_F32_TILES ? v : du_f32_of_bf16(du_bf16_of_f32(v));
+    bool f32 = kind == DU_GEMM_F32 || kind == DU_GEMM_F32_TILES;
+    return f32 ? v : du_f32_of_bf16(du_bf16_of_f32(v));
 }
 
 /* |got - exact| for n roundings of terms of this size */
